@@ -1,0 +1,254 @@
+/**
+ * Kernels: what every backend computes. The CPU backend is the reference and has them all in plain TypeScript.
+ *
+ * Conventions:
+ * - A span is contiguous row-major memory; extents are separate numbers. Sizes and strides count elements.
+ * - `out` never overlaps an input unless a kernel says "in place allowed" (then it may be exactly one of its inputs).
+ * - Every element of `out` is written, unless `accumulate` adds to it.
+ * - Floating operands of one call share one dtype. Sums accumulate in at least float32.
+ * - A zero extent is legal: an empty `out` is a no-op, an empty reduction gives the identity (0, or -Infinity for max).
+ *
+ * @module
+ */
+import type { Span } from "./backend.ts";
+
+/** Elementwise functions of one argument. `gelu` is the exact erf form, `geluTanh` GPT-2's `gelu_new`. */
+export type UnaryOp =
+  | "neg"
+  | "abs"
+  | "exp"
+  | "log"
+  | "sqrt"
+  | "tanh"
+  | "sigmoid"
+  | "relu"
+  | "gelu"
+  | "geluTanh"
+  | "silu";
+
+/** Elementwise functions of two arguments; comparisons give 1 or 0 in the operands' dtype. */
+export type BinaryOp =
+  | "add"
+  | "sub"
+  | "mul"
+  | "div"
+  | "pow"
+  | "maximum"
+  | "minimum"
+  | "equal"
+  | "greater"
+  | "less";
+
+/** Reductions. `max` propagates NaN. */
+export type ReduceOp = "sum" | "max";
+
+/** A matrix operand of `matmul`: element (i, j) of matrix b lies at `offset + b * batchStride + i * rowStride + j` (transposed: i and j swap). */
+export interface MatrixOperand {
+  readonly span: Span;
+  /** Elements between rows as stored. */
+  readonly rowStride: number;
+  /** Elements between matrices of a batch; 0 broadcasts. */
+  readonly batchStride: number;
+  /** The stored matrix is the transpose of the one that is multiplied. */
+  readonly transposed: boolean;
+}
+
+/** `out[b] = alpha * a[b] x b[b] (+ bias) (+ out[b])`. */
+export interface MatmulArgs {
+  readonly a: MatrixOperand;
+  readonly b: MatrixOperand;
+  /** Never transposed. */
+  readonly out: MatrixOperand;
+  readonly batch: number;
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly alpha?: number;
+  /** `n` elements, added to every row. */
+  readonly bias?: Span;
+  /** Add to what `out` holds. */
+  readonly accumulate?: boolean;
+}
+
+/** A strided operand over the iteration space `sizes`; stride 0 broadcasts. */
+export interface StridedOperand {
+  readonly span: Span;
+  readonly strides: readonly number[];
+}
+
+/**
+ * One box to copy: for every index of `sizes`,
+ * `target[targetOffset + index . targetStrides] = source[sourceOffset + index . sourceStrides]`.
+ * Offsets are relative to the spans. Boxes of one call do not overlap in the target.
+ */
+export interface CopyBox {
+  readonly sizes: readonly number[];
+  readonly sourceOffset: number;
+  readonly sourceStrides: readonly number[];
+  readonly targetOffset: number;
+  readonly targetStrides: readonly number[];
+}
+
+/** Query, key, value or output of attention: element (b, t, h, d) at `offset + b*batchStride + t*rowStride + h*headDim + d`. */
+export interface HeadsOperand {
+  readonly span: Span;
+  readonly batchStride: number;
+  readonly rowStride: number;
+}
+
+/** Extents of scaled dot-product attention. */
+export interface AttentionShape {
+  readonly batch: number;
+  readonly heads: number;
+  /** Heads of key and value; query head h uses key head `floor(h * keyHeads / heads)` (grouped-query attention). */
+  readonly keyHeads: number;
+  readonly queryLength: number;
+  /** Query row t sits at key position `keyLength - queryLength + t`. */
+  readonly keyLength: number;
+  readonly headDim: number;
+  readonly scale: number;
+  readonly causal: boolean;
+}
+
+/** Counter-based random stream: Philox4x32-10 with this key; element i of a tensor is word `i % 4` of counter `i / 4`. */
+export interface RandomKey {
+  readonly high: number;
+  readonly low: number;
+}
+
+/** Decoupled-weight-decay Adam over one run of elements, as `torch.optim.AdamW`. All spans have equal length. */
+export interface AdamWArgs {
+  readonly parameter: Span;
+  readonly gradient: Span;
+  readonly expAvg: Span;
+  readonly expAvgSq: Span;
+  readonly lr: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  readonly weightDecay: number;
+  /** 1 at the first update. */
+  readonly step: number;
+}
+
+/** Stochastic gradient descent as `torch.optim.SGD`. */
+export interface SGDArgs {
+  readonly parameter: Span;
+  readonly gradient: Span;
+  /** Present when `momentum` is not 0. */
+  readonly momentumBuffer?: Span;
+  readonly lr: number;
+  readonly momentum: number;
+  readonly dampening: number;
+  readonly weightDecay: number;
+  readonly nesterov: boolean;
+  /** The first update copies the gradient into the momentum buffer. */
+  readonly first: boolean;
+}
+
+/** The kernels of a backend. */
+export interface Kernels {
+  fill(out: Span, value: number): void;
+  /** Copies boxes from one span to another; `accumulate` adds instead. Spans share a dtype, any dtype unless accumulating. */
+  copy(source: Span, target: Span, boxes: readonly CopyBox[], accumulate?: boolean): void;
+  /** Converts every element to the target's dtype (round to nearest even; float to int truncates). */
+  cast(source: Span, target: Span): void;
+
+  /** In place allowed. */
+  unary(op: UnaryOp, x: Span, out: Span): void;
+  /** `out = gradient * op'(x)`, where `y = op(x)` is given too. In place over `gradient` allowed. */
+  unaryBackward(op: UnaryOp, x: Span, y: Span, gradient: Span, out: Span): void;
+  /** `out = x * scale + shift`. In place allowed. */
+  affine(x: Span, out: Span, scale: number, shift: number): void;
+  /** `out[i] = op(a[i . a.strides], b[i . b.strides])` over `sizes`, `out` contiguous. In place over a contiguous operand allowed. */
+  binary(op: BinaryOp, a: StridedOperand, b: StridedOperand, out: Span, sizes: readonly number[]): void;
+  /** `out[i] = condition[i] != 0 ? a[i] : b[i]` over `sizes`. */
+  where(condition: StridedOperand, a: StridedOperand, b: StridedOperand, out: Span, sizes: readonly number[]): void;
+  /** Reduces the middle extent of `[outer, extent, inner]` to `[outer, inner]`. */
+  reduce(op: ReduceOp, x: Span, out: Span, outer: number, extent: number, inner: number, accumulate?: boolean): void;
+
+  matmul(args: MatmulArgs): void;
+
+  /** Softmax over rows of `columns` elements; `log` gives log-softmax. In place allowed. */
+  softmax(x: Span, out: Span, rows: number, columns: number, log: boolean): void;
+  /** Gradient of softmax (or log-softmax) from its output `y`. In place over `gradient` allowed. */
+  softmaxBackward(y: Span, gradient: Span, out: Span, rows: number, columns: number, log: boolean): void;
+
+  /** Normalises rows; writes `mean` and `rstd` (one per row) for the backward pass. `bias` is optional. */
+  layerNorm(args: {
+    x: Span;
+    weight: Span;
+    bias?: Span | undefined;
+    out: Span;
+    mean: Span;
+    rstd: Span;
+    rows: number;
+    columns: number;
+    eps: number;
+  }): void;
+  /** Gradients of layerNorm. `dWeight` and `dBias` are overwritten; each output is optional. */
+  layerNormBackward(args: {
+    x: Span;
+    weight: Span;
+    mean: Span;
+    rstd: Span;
+    gradient: Span;
+    dx?: Span | undefined;
+    dWeight?: Span | undefined;
+    dBias?: Span | undefined;
+    rows: number;
+    columns: number;
+  }): void;
+
+  /** `out[i] = table[indices[i]]`; indices are int32 or int64. @throws ShapeError when an index is outside the table (where the host can see it). */
+  embedding(table: Span, indices: Span, out: Span, rows: number, columns: number): void;
+  /** `dTable[indices[i]] += gradient[i]` in index order; `dTable` is overwritten (zero-filled first). */
+  embeddingBackward(gradient: Span, indices: Span, dTable: Span, rows: number, columns: number): void;
+
+  /**
+   * Cross entropy of `logits` [rows, columns] against int32 or int64 `targets`: per-row `losses` and `logSumExp`.
+   * A target of -100 is ignored: loss 0.
+   */
+  crossEntropy(logits: Span, targets: Span, losses: Span, logSumExp: Span, rows: number, columns: number): void;
+  /** `dLogits = (softmax(logits) - onehot(target)) * gradient[row]`, zero for ignored rows. In place over `logits` allowed. */
+  crossEntropyBackward(
+    logits: Span,
+    targets: Span,
+    logSumExp: Span,
+    gradient: Span,
+    dLogits: Span,
+    rows: number,
+    columns: number,
+  ): void;
+
+  /** Scaled dot-product attention; `logSumExp` is [batch, heads, queryLength]. No matrix of all scores is kept. */
+  attention(args: {
+    shape: AttentionShape;
+    query: HeadsOperand;
+    key: HeadsOperand;
+    value: HeadsOperand;
+    out: HeadsOperand;
+    logSumExp: Span;
+  }): void;
+  /** Gradients of attention; all three are overwritten. */
+  attentionBackward(args: {
+    shape: AttentionShape;
+    query: HeadsOperand;
+    key: HeadsOperand;
+    value: HeadsOperand;
+    out: HeadsOperand;
+    logSumExp: Span;
+    gradient: HeadsOperand;
+    dQuery: HeadsOperand;
+    dKey: HeadsOperand;
+    dValue: HeadsOperand;
+  }): void;
+
+  /** `out[i] = keep(i) ? x[i] / (1 - p) : 0` with `keep(i) = uniform(key, i) >= p`, uniform = word * 2^-32. In place allowed. Its own gradient. */
+  dropout(x: Span, out: Span, p: number, key: RandomKey): void;
+
+  /** One number into `out[0]`: sum of |x|^p, or max of |x| for p = Infinity. */
+  normPower(x: Span, out: Span, p: number): void;
+  adamw(args: AdamWArgs): void;
+  sgd(args: SGDArgs): void;
+}
