@@ -53,6 +53,8 @@ export interface Backend {
   allocate(byteLength: number, category: MemoryCategory): DeviceBuffer;
   /** Frees a buffer. Releasing twice throws StateError. */
   release(buffer: DeviceBuffer): void;
+  /** Counts a live buffer under another category from now on; its bytes stay where they are. */
+  relabel(buffer: DeviceBuffer, category: MemoryCategory): void;
   /** Copies host elements into a span of the same dtype and length. The source may be reused on return. */
   write(target: Span, source: HostArray): void;
   /** A host copy of a span, after all earlier work on it. */

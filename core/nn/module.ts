@@ -1,0 +1,128 @@
+/**
+ * Module: a part of a model. What its author writes is `forward`; what a caller writes is `await module.call(x)`, which
+ * runs `forward` inside whatever was wrapped around it (gathering a sharded unit's parameters, say) and frees what it
+ * made and did not return.
+ *
+ * Parameters and children are found as ordinary properties, in the order in which they were assigned, in arrays too;
+ * private `#fields` are not seen. Names are PyTorch's: property names joined by dots.
+ *
+ * @module
+ */
+import type { Device } from "../tensor/device.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import { Parameter } from "./parameter.ts";
+
+/** Something around a module's call. Must call `next` once and return what it gives. */
+export type CallWrapper = (next: () => Promise<unknown>) => Promise<unknown>;
+
+/** Any module. */
+export type AnyModule = Module<never[], unknown>;
+
+/** A part of a model that takes `Args` and gives `Result`. */
+export abstract class Module<Args extends unknown[] = never[], Result = unknown> {
+  /** Whether dropout and the like act; set by `train()` and `eval()`. */
+  training = true;
+  readonly #wrappers: CallWrapper[] = [];
+
+  abstract forward(...args: Args): Result | Promise<Result>;
+
+  /** Runs the module. Tensors that `forward` makes and does not return or keep are freed when it ends. */
+  async call(...args: Args): Promise<Result> {
+    const device = this.#deviceOf(args);
+    const run = async () => await this.forward(...args);
+    let next: () => Promise<unknown> = device === undefined ? run : () => device.scope(run);
+    for (const wrapper of this.#wrappers) {
+      const inner = next;
+      next = () => wrapper(inner);
+    }
+    return (await next()) as Result;
+  }
+
+  /** Puts `wrapper` around every later call, outside earlier ones. */
+  wrapCall(wrapper: CallWrapper): void {
+    this.#wrappers.push(wrapper);
+  }
+
+  /** Direct children by name. */
+  *namedChildren(): Generator<[string, AnyModule]> {
+    for (const [name, value] of entries(this)) if (value instanceof Module) yield [name, value];
+  }
+
+  /** This module (named `prefix`) and all below it, parents first, each once. */
+  *namedModules(prefix = "", seen: Set<AnyModule> = new Set()): Generator<[string, AnyModule]> {
+    const self = this as unknown as AnyModule;
+    if (seen.has(self)) return;
+    seen.add(self);
+    yield [prefix, self];
+    for (const [name, child] of this.namedChildren()) yield* child.namedModules(join(prefix, name), seen);
+  }
+
+  /** All modules, parents first. */
+  *modules(): Generator<AnyModule> {
+    for (const [, module] of this.namedModules()) yield module;
+  }
+
+  /** Every parameter once, under its first name. */
+  *namedParameters(): Generator<[string, Parameter]> {
+    const seen = new Set<Parameter>();
+    for (const [prefix, module] of this.namedModules()) {
+      for (const [name, value] of entries(module)) {
+        if (!(value instanceof Parameter) || seen.has(value)) continue;
+        seen.add(value);
+        yield [join(prefix, name), value];
+      }
+    }
+  }
+
+  /** Every parameter once. */
+  parameters(): Parameter[] {
+    return [...this.namedParameters()].map(([, parameter]) => parameter);
+  }
+
+  /** Sets every parameter's name to its name within this module, the root of the model. */
+  nameParameters(): void {
+    for (const [name, parameter] of this.namedParameters()) parameter.name = name;
+  }
+
+  /**
+   * Puts the model on a device: every parameter that has no values yet is filled by its initialiser. Call it on the
+   * root, after sharding: then each rank makes just its own part.
+   */
+  async to(device: Device): Promise<this> {
+    this.nameParameters();
+    for (const [, parameter] of this.namedParameters()) {
+      if (!parameter.materialized) await parameter.materialize(device);
+    }
+    return this;
+  }
+
+  /** Training mode, here and below. */
+  train(mode = true): this {
+    for (const module of this.modules()) module.training = mode;
+    return this;
+  }
+
+  /** Evaluation mode, here and below. */
+  eval(): this {
+    return this.train(false);
+  }
+
+  #deviceOf(args: readonly unknown[]): Device | undefined {
+    for (const arg of args) if (arg instanceof Tensor && arg.hasDevice) return arg.device;
+    for (const [, parameter] of this.namedParameters())
+      return parameter.hasDevice ? parameter.device : undefined;
+    return undefined;
+  }
+}
+
+function join(prefix: string, name: string): string {
+  return prefix === "" ? name : `${prefix}.${name}`;
+}
+
+/** Own properties in order; the items of arrays of modules or parameters as `name.index`. */
+function* entries(module: object): Generator<[string, unknown]> {
+  for (const [name, value] of Object.entries(module)) {
+    if (Array.isArray(value)) for (const [i, item] of value.entries()) yield [`${name}.${i}`, item];
+    else yield [name, value];
+  }
+}

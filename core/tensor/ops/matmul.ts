@@ -1,0 +1,163 @@
+/**
+ * Matrix products: batched `matmul` with broadcasting of the batch, and `linear` with its bias.
+ *
+ * @module
+ */
+import { ShapeError } from "../../contracts/errors.ts";
+import type { MatrixOperand } from "../../contracts/kernels.ts";
+import { numelOf, sameShape, showShape } from "../shape.ts";
+import type { Tensor } from "../tensor.ts";
+import { expand } from "./layout.ts";
+
+function operand(tensor: Tensor, transposed: boolean, batchStride = 0): MatrixOperand {
+  return { span: tensor.span, rowStride: tensor.shape.at(-1)!, batchStride, transposed };
+}
+
+/**
+ * Matrix product of `a` [..., m, k] and `b` [..., k, n], giving [..., m, n]. Leading dims broadcast.
+ *
+ * @throws ShapeError when an operand has fewer than two dims or the inner extents differ.
+ */
+export function matmul(a: Tensor, b: Tensor): Tensor {
+  if (a.shape.length < 2 || b.shape.length < 2 || a.shape.at(-1) !== b.shape.at(-2) || a.dtype !== b.dtype) {
+    throw new ShapeError(
+      `matmul() failed: ${a.dtype} ${showShape(a.shape)} times ${b.dtype} ${showShape(b.shape)}, allowed are [..., m, k] times [..., k, n] of one dtype`,
+    );
+  }
+  const lead = (tensor: Tensor) => tensor.shape.slice(0, -2);
+  if (!sameShape(lead(a), lead(b))) {
+    const batch = numelOf(lead(a)) >= numelOf(lead(b)) ? lead(a) : lead(b);
+    return matmul(expand(a, [...batch, ...a.shape.slice(-2)]), expand(b, [...batch, ...b.shape.slice(-2)]));
+  }
+  const [m, k, n] = [a.shape.at(-2)!, a.shape.at(-1)!, b.shape.at(-1)!];
+  const batch = numelOf(lead(a));
+  const product = (
+    x: Tensor,
+    tx: boolean,
+    y: Tensor,
+    ty: boolean,
+    out: Tensor,
+    rows: number,
+    columns: number,
+    inner: number,
+  ) => {
+    const whole = (t: Tensor) => t.shape.at(-1)! * t.shape.at(-2)!;
+    out.device.backend.kernels.matmul({
+      a: operand(x, tx, whole(x)),
+      b: operand(y, ty, whole(y)),
+      out: operand(out, false, whole(out)),
+      batch,
+      m: rows,
+      n: columns,
+      k: inner,
+    });
+    return out;
+  };
+  const out = a.device.result([...lead(a), m, n], a.dtype);
+  product(a, false, b, false, out, m, n, k);
+  return a.device.record(out, {
+    op: "matmul",
+    inputs: [a, b],
+    saved: [a, b],
+    backward: (gradient, [x, y], needs) => [
+      needs[0]
+        ? product(gradient, false, y!, true, gradient.device.allocate(x!.shape, x!.dtype), m, k, n)
+        : undefined,
+      needs[1]
+        ? product(x!, true, gradient, false, gradient.device.allocate(y!.shape, y!.dtype), k, n, m)
+        : undefined,
+    ],
+  });
+}
+
+/** Options of `linear`. */
+export interface LinearOptions {
+  /** The weight is [in, out], as in GPT-2's Conv1D, not [out, in], as in PyTorch's Linear. */
+  readonly weightInOut?: boolean;
+}
+
+/**
+ * `x @ weight^T + bias` over the last dim of `x` [..., in], with `weight` [out, in] and `bias` [out].
+ *
+ * @throws ShapeError when the extents do not fit.
+ */
+export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: LinearOptions = {}): Tensor {
+  const inOut = options.weightInOut ?? false;
+  const [k, n] = inOut ? [weight.shape[0], weight.shape[1]] : [weight.shape[1], weight.shape[0]];
+  if (
+    weight.shape.length !== 2 ||
+    x.shape.length === 0 ||
+    x.shape.at(-1) !== k ||
+    (bias !== undefined && !sameShape(bias.shape, [n!]))
+  ) {
+    const given = [x, weight, ...(bias === undefined ? [] : [bias])]
+      .map((t) => showShape(t.shape))
+      .join(", ");
+    throw new ShapeError(
+      `linear() failed: shapes ${given}, allowed are [..., in], ${inOut ? "[in, out]" : "[out, in]"} and a bias of [out]`,
+    );
+  }
+  const rows = numelOf(x.shape.slice(0, -1));
+  const columns = n!;
+  const inner = k!;
+  const matrix = (t: Tensor, rowStride: number, transposed: boolean): MatrixOperand => ({
+    span: t.span,
+    rowStride,
+    batchStride: 0,
+    transposed,
+  });
+  const out = x.device.result([...x.shape.slice(0, -1), columns], x.dtype);
+  x.device.backend.kernels.matmul({
+    a: matrix(x, inner, false),
+    b: matrix(weight, inOut ? columns : inner, !inOut),
+    out: matrix(out, columns, false),
+    batch: 1,
+    m: rows,
+    n: columns,
+    k: inner,
+    ...(bias === undefined ? {} : { bias: bias.span }),
+  });
+  return x.device.record(out, {
+    op: "linear",
+    inputs: bias === undefined ? [x, weight] : [x, weight, bias],
+    saved: [x, weight],
+    backward: (gradient, [input, w], needs) => {
+      const { device } = gradient;
+      const kernels = device.backend.kernels;
+      let dx: Tensor | undefined;
+      let dw: Tensor | undefined;
+      let db: Tensor | undefined;
+      if (needs[0]) {
+        dx = device.allocate(input!.shape, input!.dtype);
+        kernels.matmul({
+          a: matrix(gradient, columns, false),
+          b: matrix(w!, inOut ? columns : inner, inOut),
+          out: matrix(dx, inner, false),
+          batch: 1,
+          m: rows,
+          n: inner,
+          k: columns,
+        });
+      }
+      if (needs[1]) {
+        dw = device.allocate(w!.shape, w!.dtype);
+        const [left, right] = inOut ? [input!, gradient] : [gradient, input!];
+        const [m, width] = inOut ? [inner, columns] : [columns, inner];
+        kernels.matmul({
+          a: matrix(left, m, true),
+          b: matrix(right, width, false),
+          out: matrix(dw, width, false),
+          batch: 1,
+          m,
+          n: width,
+          k: rows,
+        });
+      }
+      if (needs[2]) {
+        db = device.allocate([columns], gradient.dtype);
+        kernels.reduce("sum", gradient.span, db.span, 1, rows, columns);
+      }
+      return [dx, dw, db];
+    },
+  });
+}
