@@ -20,6 +20,11 @@ export type Value = null | boolean | number | string | readonly Value[] | { read
 
 /** One box of a tensor as a rank holds it. */
 export interface StatePiece extends Box {
+  /**
+   * Set when several ranks hold this same box: this rank is holder `index` of `count`. Exactly one of them writes it:
+   * the one whose index is a hash of the tensor's name and the box modulo `count`, so that writing is balanced.
+   */
+  readonly replica?: { readonly index: number; readonly count: number };
   /** The box's elements, row-major. */
   read(): Promise<HostArray>;
   /** Replaces the box's elements. */
@@ -100,6 +105,8 @@ export interface StoreTransaction {
   readonly id: string;
   create(file: string): Promise<StoreWriter>;
   read(file: string): Promise<Uint8Array>;
+  /** Deletes a file of this transaction, before it is committed. */
+  remove(file: string): Promise<void>;
   /** Makes the folder appear under its final name, atomically and durably. @throws CheckpointError when the name is taken. */
   commit(): Promise<void>;
   /** Removes what was written. */

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import type { Collective } from "../contracts/collective.ts";
 import type { DType, HostArray } from "../contracts/dtype.ts";
 import { newHostArray } from "../contracts/dtype.ts";
 import { StateError } from "../contracts/errors.ts";
@@ -49,7 +50,12 @@ export interface ParameterManager {
   readonly unit: string;
   /** This rank's part; a zero extent when it holds nothing. */
   readonly local: Tensor;
-  readonly pieces: readonly LocalPiece[];
+  /** The boxes that a rank of the group holds, and where in its part. */
+  pieces(rank: number): readonly LocalPiece[];
+  /** The ranks over which it is cut. */
+  readonly group: Collective;
+  /** `local` was written by an optimizer or a load: gathered copies are stale. */
+  updated(): void;
   /** Whether `local` has values. */
   readonly materialized: boolean;
   /** Allocates `local` on a device and fills it with this rank's part of the initial values. */
@@ -66,7 +72,8 @@ export interface ParameterOptions {
 export class Parameter extends Tensor {
   /** Full name within the model, set when the model is put on a device or sharded. */
   name = "";
-  readonly initializer: Initializer;
+  /** Where its values come from when it is put on a device: a file's reader may take the place of the module's own. */
+  initializer: Initializer;
   /** Gradient of the gathered values, while it waits to be reduced. */
   unshardedGrad: Tensor | undefined;
   #manager: ParameterManager | undefined;
@@ -89,12 +96,22 @@ export class Parameter extends Tensor {
 
   /** The boxes of the parameter that `local` holds. */
   get pieces(): readonly LocalPiece[] {
-    return this.#manager?.pieces ?? [{ offsets: this.shape.map(() => 0), sizes: this.shape, localOffset: 0 }];
+    const manager = this.#manager;
+    return (
+      manager?.pieces(manager.group.rank) ?? [
+        { offsets: this.shape.map(() => 0), sizes: this.shape, localOffset: 0 },
+      ]
+    );
   }
 
   /** Whether there are values behind `local`. */
   get materialized(): boolean {
     return this.#manager?.materialized ?? this.owned;
+  }
+
+  /** To be called by whoever writes to `local` (optimizers, loads): gathered copies of it are dropped. */
+  updated(): void {
+    this.#manager?.updated();
   }
 
   /** Puts it under a sharding version's management. Its own memory goes: values live in `manager.local` from now on. */

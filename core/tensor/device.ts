@@ -14,7 +14,13 @@ import type { MemoryCategory } from "../contracts/memory.ts";
 import { randomNormal, randomUniform, streamKey } from "./random.ts";
 import { checkShape, numelOf, type Shape, showShape } from "./shape.ts";
 import { Storage } from "./storage.ts";
-import type { BackwardFunction, BackwardListener, GradNode, GradRegion } from "./tape.ts";
+import {
+  type BackwardFunction,
+  type BackwardListener,
+  type GradNode,
+  type GradRegion,
+  isNode,
+} from "./tape.ts";
 import { Tensor } from "./tensor.ts";
 
 /** The tensors that end together. */
@@ -43,8 +49,8 @@ export interface TensorOptions {
 export interface RecordInit {
   readonly op: string;
   readonly inputs: readonly Tensor[];
-  /** Tensors that `backward` will read; held until it ran. */
-  readonly saved?: readonly Tensor[];
+  /** Tensors that `backward` will read; held until it ran. Absent ones keep their place. */
+  readonly saved?: readonly (Tensor | undefined)[];
   readonly backward: BackwardFunction;
 }
 
@@ -106,13 +112,14 @@ export class Device {
   /** Puts `out` on the tape when gradients are recorded and an input wants one. Returns `out`. */
   record(out: Tensor, init: RecordInit): Tensor {
     if (!this.gradEnabled || !init.inputs.some((input) => input.requiresGrad)) return out;
-    for (const { gradNode } of init.inputs) if (gradNode !== undefined) gradNode.holders++;
+    const inputs = init.inputs.map((input) => (input.requiresGrad ? (input.gradNode ?? input) : undefined));
+    for (const edge of inputs) if (edge !== undefined && isNode(edge)) edge.holders++;
     const node: GradNode = {
       id: this.#nodes++,
       op: init.op,
-      inputs: init.inputs.map((input) => input.gradNode ?? (input.requiresGrad ? input : undefined)),
+      inputs,
       shape: out.shape,
-      saved: (init.saved ?? []).map((tensor) => tensor.forBackward()),
+      saved: (init.saved ?? []).map((tensor) => tensor?.forBackward()),
       backward: init.backward,
       region: this.region,
       done: false,
@@ -245,6 +252,9 @@ export class Device {
 
   #register(shape: Shape, dtype: DType, options: TensorOptions): Tensor {
     checkShape(shape, "Making a tensor");
+    if (options.requiresGrad === true && !DTYPES[dtype].floating) {
+      throw new ShapeError(`Making a tensor failed: dtype "${dtype}" cannot require a gradient`);
+    }
     const tensor = this.allocate(shape, dtype);
     tensor.requiresGrad = options.requiresGrad ?? false;
     if (this.#scopes.length > 1) this.adopt(tensor);

@@ -34,6 +34,12 @@ export class MemoryMeter implements MemoryAccount {
     this.#total -= bytes;
   }
 
+  /** Counts `bytes` in another category from now on. */
+  move(from: MemoryCategory, to: MemoryCategory, bytes: number): void {
+    this.remove(from, bytes);
+    this.add(to, bytes);
+  }
+
   report(): MemoryReport {
     return {
       current: { ...this.#current },

@@ -143,8 +143,7 @@ export function randomNormal(key: RandomKey, start: number, out: Float32Array | 
   }
 }
 
-const LN2 = 0.6931471805599453;
-const LN_SQRT2 = 0.34657359027997264;
+const LN_SQRT2 = Math.LN2 / 2;
 /** 2^-e for e = -1 ... 31, at index e + 1. */
 const DOWNSCALE: Float64Array = Float64Array.from({ length: 33 }, (_, i) => 2 ** (1 - i));
 
@@ -158,7 +157,7 @@ function boxMuller(words: Uint32Array, out: Float64Array, pairs: number): void {
     const z2 = z * z;
     const series =
       1 + z2 * (1 / 3 + z2 * (1 / 5 + z2 * (1 / 7 + z2 * (1 / 9 + z2 * (1 / 11 + z2 * (1 / 13 + z2 / 15))))));
-    const log = (exponent - 32) * LN2 + LN_SQRT2 + 2 * z * series;
+    const log = (exponent - 32) * Math.LN2 + LN_SQRT2 + 2 * z * series;
     const radius = Math.sqrt(Math.max(0, -2 * log));
 
     // A quarter turn from the top two bits, and an angle in [-pi/4, pi/4] within it from the rest.

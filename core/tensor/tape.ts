@@ -16,15 +16,13 @@ import type { Tensor } from "./tensor.ts";
 export interface GradRegion {
   /** Called when the walk comes to a node of this region after nodes of another. */
   enterBackward(): Promise<void>;
+  /** Called when the last node of this region that the walk reaches is done, and so are the gradients it leads to. */
+  leaveBackward(): Promise<void>;
 }
 
 /** Who wants to know how a walk goes (the sharding engine). */
 export interface BackwardListener {
-  /** The leaves that this walk will reach. */
-  backwardBegin(leaves: ReadonlySet<Tensor>): void;
-  /** A leaf's gradient has all its contributions. */
-  leafReady(leaf: Tensor): Promise<void> | void;
-  /** The walk is over, all leaves are ready. */
+  /** The walk is over, all leaves have their gradients. */
   backwardEnd(): Promise<void>;
   /** The walk failed; state must return to idle. */
   backwardFailed(): void;
@@ -33,12 +31,14 @@ export interface BackwardListener {
 /**
  * Gradients of a node's inputs from the gradient of its output. Returns one entry per input, `undefined` where none is
  * needed. Returned tensors pass to the tape; the gradient itself (or `gradient.alias()`, when it is returned twice) may
- * be among them. It must not write to `gradient` unless `gradient.exclusive`.
+ * be among them. It must not write to `gradient` unless `gradient.exclusive`, nor to what it saved unless this is the
+ * `last` walk over the node, the saved tensor is exclusive and no leaf.
  */
 export type BackwardFunction = (
   gradient: Tensor,
-  saved: readonly Tensor[],
+  saved: readonly (Tensor | undefined)[],
   needs: readonly boolean[],
+  last: boolean,
 ) => readonly (Tensor | undefined)[] | Promise<readonly (Tensor | undefined)[]>;
 
 /** One recorded operation. */
@@ -49,7 +49,7 @@ export interface GradNode {
   /** For each input: the node that made it, a leaf that wants a gradient, or nothing. */
   readonly inputs: readonly (GradNode | Tensor | undefined)[];
   readonly shape: readonly number[];
-  readonly saved: readonly Tensor[];
+  readonly saved: readonly (Tensor | undefined)[];
   readonly backward: BackwardFunction;
   readonly region: GradRegion | undefined;
   /** Its backward ran, or can never run; what it saved is gone. */
@@ -66,7 +66,8 @@ export interface BackwardOptions {
   readonly retainGraph?: boolean;
 }
 
-function isNode(edge: GradNode | Tensor): edge is GradNode {
+/** Whether an edge of the tape leads to a node, not a leaf. */
+export function isNode(edge: GradNode | Tensor): edge is GradNode {
   return "backward" in edge && "saved" in edge;
 }
 
@@ -74,7 +75,7 @@ function isNode(edge: GradNode | Tensor): edge is GradNode {
 export function releaseNode(node: GradNode): void {
   if (node.done) return;
   node.done = true;
-  for (const tensor of node.saved) tensor.releaseSaved();
+  for (const tensor of node.saved) tensor?.releaseSaved();
 }
 
 /** Takes one holder from a node; frees it, and what only it leads to, when that was the last. */
@@ -87,22 +88,18 @@ export function dropNode(node: GradNode): void {
   }
 }
 
-/** All nodes reachable from `root`, newest first, and how often each leaf is reached. */
-function collect(root: GradNode): { nodes: GradNode[]; leaves: Map<Tensor, number> } {
+/** All nodes reachable from `root`, newest first. */
+function collect(root: GradNode): GradNode[] {
   const seen = new Set<GradNode>([root]);
-  const leaves = new Map<Tensor, number>();
   const stack = [root];
   for (let node = stack.pop(); node !== undefined; node = stack.pop()) {
     for (const edge of node.inputs) {
-      if (edge === undefined) continue;
-      if (!isNode(edge)) leaves.set(edge, (leaves.get(edge) ?? 0) + 1);
-      else if (!seen.has(edge)) {
-        seen.add(edge);
-        stack.push(edge);
-      }
+      if (edge === undefined || !isNode(edge) || seen.has(edge)) continue;
+      seen.add(edge);
+      stack.push(edge);
     }
   }
-  return { nodes: [...seen].sort((a, b) => b.id - a.id), leaves };
+  return [...seen].sort((a, b) => b.id - a.id);
 }
 
 /** `a + b`, in place in whichever nobody else holds. Takes both over. */
@@ -153,7 +150,7 @@ export async function runBackward(root: Tensor, options: BackwardOptions): Promi
       "backward() failed: the tensor does not depend on anything that requires a gradient",
     );
   }
-  const { nodes, leaves } = collect(start);
+  const nodes = collect(start);
   const spent = nodes.find((node) => node.done);
   if (spent !== undefined) {
     throw new StateError(
@@ -165,8 +162,8 @@ export async function runBackward(root: Tensor, options: BackwardOptions): Promi
   const pending = new Map<GradNode, Tensor>();
   try {
     pending.set(start, seedGradient(root, options));
-    const leafSet = new Set(leaves.keys());
-    for (const listener of listeners) listener.backwardBegin(leafSet);
+    const left = new Map<GradRegion | undefined, number>();
+    for (const node of nodes) left.set(node.region, (left.get(node.region) ?? 0) + 1);
     let region: GradRegion | undefined;
     for (const node of nodes) {
       const gradient = pending.get(node);
@@ -182,13 +179,11 @@ export async function runBackward(root: Tensor, options: BackwardOptions): Promi
           if (contribution !== undefined) {
             pending.set(edge, earlier === undefined ? contribution : addGradients(earlier, contribution));
           }
-        } else {
-          if (contribution !== undefined) edge.accumulateGrad(contribution);
-          const left = leaves.get(edge)! - 1;
-          leaves.set(edge, left);
-          if (left === 0) for (const listener of listeners) await listener.leafReady(edge);
-        }
+        } else if (contribution !== undefined) edge.accumulateGrad(contribution);
       }
+      const remaining = left.get(node.region)! - 1;
+      left.set(node.region, remaining);
+      if (remaining === 0) await node.region?.leaveBackward();
     }
     for (const listener of listeners) await listener.backwardEnd();
 
@@ -198,8 +193,12 @@ export async function runBackward(root: Tensor, options: BackwardOptions): Promi
         await region?.enterBackward();
       }
       const needs = node.inputs.map((edge) => edge !== undefined);
-      const result = await node.backward(gradient, node.saved, needs);
-      if (!result.includes(gradient)) gradient.dispose();
+      let result: readonly (Tensor | undefined)[] = [];
+      try {
+        result = await node.backward(gradient, node.saved, needs, options.retainGraph !== true);
+      } finally {
+        if (!result.includes(gradient)) gradient.dispose();
+      }
       return result;
     }
   } catch (error) {

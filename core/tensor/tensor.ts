@@ -138,8 +138,10 @@ export class Tensor {
     return this;
   }
 
-  /** Lets its memory and its place on the tape go. Disposing twice is harmless. */
+  /** Lets its memory, its gradient and its place on the tape go. Disposing twice is harmless. */
   dispose(): void {
+    this.grad?.dispose();
+    this.grad = undefined;
     this.scope?.delete(this);
     this.#storage?.release();
     this.#storage = undefined;
@@ -188,12 +190,9 @@ export class Tensor {
 
   /** Adds a contribution (taken over) to `grad`. */
   accumulateGrad(contribution: Tensor): void {
-    if (this.grad !== undefined) {
-      this.grad = addGradients(this.grad, contribution);
-      return;
-    }
-    this.grad = contribution.exclusive ? contribution : contribution.device.copyOf(contribution);
-    if (this.grad !== contribution) contribution.dispose();
+    const sum = this.grad === undefined ? contribution : addGradients(this.grad, contribution);
+    this.grad = sum.exclusive ? sum : sum.device.copyOf(sum);
+    if (this.grad !== sum) sum.dispose();
     this.device.backend.relabel(this.grad.storage.buffer, "gradient");
   }
 }

@@ -8,9 +8,10 @@ import type { BinaryOp, UnaryOp } from "../../contracts/kernels.ts";
 import { broadcastShapes, type Shape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
 import { strided, sumToShape } from "./broadcast.ts";
+import { gradientSlot } from "./in-place.ts";
 
 /** Unary functions whose gradient needs the input; the others' follows from the output alone. */
-const NEEDS_INPUT: ReadonlySet<UnaryOp> = new Set(["abs", "log", "relu", "gelu", "geluTanh", "silu"]);
+const NEEDS_INPUT: ReadonlySet<UnaryOp> = new Set(["abs", "log", "gelu", "geluTanh", "silu"]);
 
 function unary(op: UnaryOp, x: Tensor): Tensor {
   const out = x.device.result(x.shape, x.dtype);
@@ -20,7 +21,7 @@ function unary(op: UnaryOp, x: Tensor): Tensor {
     inputs: [x],
     saved: [NEEDS_INPUT.has(op) ? x : out],
     backward: (gradient, [saved]) => {
-      const dx = gradient.device.allocate(gradient.shape, gradient.dtype);
+      const dx = gradientSlot(gradient);
       gradient.device.backend.kernels.unaryBackward(op, saved!.span, saved!.span, gradient.span, dx.span);
       return [dx];
     },
@@ -29,7 +30,7 @@ function unary(op: UnaryOp, x: Tensor): Tensor {
 
 /** `-x`. */
 export function neg(x: Tensor): Tensor {
-  return unary("neg", x);
+  return affine("neg", x, -1, 0);
 }
 
 /** Absolute value; its gradient at 0 is 0. */
@@ -85,7 +86,7 @@ function affine(op: string, x: Tensor, scale: number, shift: number): Tensor {
     inputs: [x],
     backward: (gradient) => {
       if (scale === 1) return [gradient];
-      const dx = gradient.device.allocate(gradient.shape, gradient.dtype);
+      const dx = gradientSlot(gradient);
       gradient.device.backend.kernels.affine(gradient.span, dx.span, scale, 0);
       return [dx];
     },
@@ -99,6 +100,11 @@ function combine(op: BinaryOp, a: Tensor, b: Tensor, shape: Shape): Tensor {
   return out;
 }
 
+function requireSameDType(op: string, a: Tensor, b: Tensor): void {
+  if (a.dtype === b.dtype) return;
+  throw new ShapeError(`${op}() failed: dtypes "${a.dtype}" and "${b.dtype}" differ, cast one of them`);
+}
+
 type PairGradient = (gradient: Tensor, a: Tensor, b: Tensor, out: Tensor) => Tensor;
 
 function binary(
@@ -108,9 +114,7 @@ function binary(
   gradients?: readonly [PairGradient, PairGradient],
   saves: "none" | "inputs" | "all" = "inputs",
 ): Tensor {
-  if (a.dtype !== b.dtype) {
-    throw new ShapeError(`${op}() failed: dtypes "${a.dtype}" and "${b.dtype}" differ, cast one of them`);
-  }
+  requireSameDType(op, a, b);
   const shape = broadcastShapes(a.shape, b.shape, `${op}()`);
   const out = a.device.adopt(combine(op, a, b, shape));
   if (gradients === undefined) return out;
@@ -225,6 +229,7 @@ export function less(a: Tensor, b: Tensor): Tensor {
 
 /** Elements of `a` where `condition` is not 0, of `b` elsewhere. */
 export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
+  requireSameDType("where", a, b);
   const shape = broadcastShapes(condition.shape, broadcastShapes(a.shape, b.shape, "where()"), "where()");
   const out = a.device.result(shape, a.dtype);
   const kernels = a.device.backend.kernels;

@@ -5,9 +5,9 @@
  */
 import { ShapeError } from "../../contracts/errors.ts";
 import type { MatrixOperand } from "../../contracts/kernels.ts";
-import { numelOf, sameShape, showShape } from "../shape.ts";
+import { broadcastShapes, numelOf, sameShape, showShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
-import { expand } from "./layout.ts";
+import { expand, reshape } from "./layout.ts";
 
 function operand(tensor: Tensor, transposed: boolean, batchStride = 0): MatrixOperand {
   return { span: tensor.span, rowStride: tensor.shape.at(-1)!, batchStride, transposed };
@@ -16,7 +16,8 @@ function operand(tensor: Tensor, transposed: boolean, batchStride = 0): MatrixOp
 /**
  * Matrix product of `a` [..., m, k] and `b` [..., k, n], giving [..., m, n]. Leading dims broadcast.
  *
- * @throws ShapeError when an operand has fewer than two dims or the inner extents differ.
+ * @throws ShapeError when an operand has fewer than two dims, the inner extents or dtypes differ, or the leading dims do
+ * not broadcast.
  */
 export function matmul(a: Tensor, b: Tensor): Tensor {
   if (a.shape.length < 2 || b.shape.length < 2 || a.shape.at(-1) !== b.shape.at(-2) || a.dtype !== b.dtype) {
@@ -24,13 +25,21 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
       `matmul() failed: ${a.dtype} ${showShape(a.shape)} times ${b.dtype} ${showShape(b.shape)}, allowed are [..., m, k] times [..., k, n] of one dtype`,
     );
   }
-  const lead = (tensor: Tensor) => tensor.shape.slice(0, -2);
-  if (!sameShape(lead(a), lead(b))) {
-    const batch = numelOf(lead(a)) >= numelOf(lead(b)) ? lead(a) : lead(b);
-    return matmul(expand(a, [...batch, ...a.shape.slice(-2)]), expand(b, [...batch, ...b.shape.slice(-2)]));
-  }
   const [m, k, n] = [a.shape.at(-2)!, a.shape.at(-1)!, b.shape.at(-1)!];
+  const lead = (tensor: Tensor) => tensor.shape.slice(0, -2);
   const batch = numelOf(lead(a));
+  if (!sameShape(lead(a), lead(b))) {
+    if (b.shape.length === 2) {
+      // One matrix for all: the rows of every batch form one tall matrix.
+      return reshape(matmul(reshape(a, [batch * m, k]), b), [...lead(a), m, n]);
+    }
+    const common = broadcastShapes(lead(a), lead(b), "matmul()");
+    const whole = (tensor: Tensor) => {
+      const shape = [...common, ...tensor.shape.slice(-2)];
+      return sameShape(shape, tensor.shape) ? tensor : expand(tensor, shape);
+    };
+    return matmul(whole(a), whole(b));
+  }
   const product = (
     x: Tensor,
     tx: boolean,
@@ -55,16 +64,17 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   };
   const out = a.device.result([...lead(a), m, n], a.dtype);
   product(a, false, b, false, out, m, n, k);
+  const [aShape, bShape] = [a.shape, b.shape];
   return a.device.record(out, {
     op: "matmul",
     inputs: [a, b],
-    saved: [a, b],
+    saved: [b.requiresGrad ? a : undefined, a.requiresGrad ? b : undefined],
     backward: (gradient, [x, y], needs) => [
       needs[0]
-        ? product(gradient, false, y!, true, gradient.device.allocate(x!.shape, x!.dtype), m, k, n)
+        ? product(gradient, false, y!, true, gradient.device.allocate(aShape, gradient.dtype), m, k, n)
         : undefined,
       needs[1]
-        ? product(x!, true, gradient, false, gradient.device.allocate(y!.shape, y!.dtype), k, n, m)
+        ? product(x!, true, gradient, false, gradient.device.allocate(bShape, gradient.dtype), k, n, m)
         : undefined,
     ],
   });
@@ -79,7 +89,7 @@ export interface LinearOptions {
 /**
  * `x @ weight^T + bias` over the last dim of `x` [..., in], with `weight` [out, in] and `bias` [out].
  *
- * @throws ShapeError when the extents do not fit.
+ * @throws ShapeError when the extents or dtypes do not fit.
  */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: LinearOptions = {}): Tensor {
   const inOut = options.weightInOut ?? false;
@@ -88,13 +98,15 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
     weight.shape.length !== 2 ||
     x.shape.length === 0 ||
     x.shape.at(-1) !== k ||
+    x.dtype !== weight.dtype ||
+    (bias !== undefined && bias.dtype !== x.dtype) ||
     (bias !== undefined && !sameShape(bias.shape, [n!]))
   ) {
     const given = [x, weight, ...(bias === undefined ? [] : [bias])]
-      .map((t) => showShape(t.shape))
+      .map((t) => `${t.dtype} ${showShape(t.shape)}`)
       .join(", ");
     throw new ShapeError(
-      `linear() failed: shapes ${given}, allowed are [..., in], ${inOut ? "[in, out]" : "[out, in]"} and a bias of [out]`,
+      `linear() failed: ${given}, allowed are [..., in], ${inOut ? "[in, out]" : "[out, in]"} and a bias of [out], of one dtype`,
     );
   }
   const rows = numelOf(x.shape.slice(0, -1));
@@ -117,10 +129,12 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
     k: inner,
     ...(bias === undefined ? {} : { bias: bias.span }),
   });
+  const [xShape, weightShape] = [x.shape, weight.shape];
   return x.device.record(out, {
     op: "linear",
     inputs: bias === undefined ? [x, weight] : [x, weight, bias],
-    saved: [x, weight],
+    // A frozen weight does not hold its input, nor an input without gradient the weight.
+    saved: [weight.requiresGrad ? x : undefined, x.requiresGrad ? weight : undefined],
     backward: (gradient, [input, w], needs) => {
       const { device } = gradient;
       const kernels = device.backend.kernels;
@@ -128,7 +142,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
       let dw: Tensor | undefined;
       let db: Tensor | undefined;
       if (needs[0]) {
-        dx = device.allocate(input!.shape, input!.dtype);
+        dx = device.allocate(xShape, gradient.dtype);
         kernels.matmul({
           a: matrix(gradient, columns, false),
           b: matrix(w!, inOut ? columns : inner, inOut),
@@ -140,7 +154,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
         });
       }
       if (needs[1]) {
-        dw = device.allocate(w!.shape, w!.dtype);
+        dw = device.allocate(weightShape, gradient.dtype);
         const [left, right] = inOut ? [input!, gradient] : [gradient, input!];
         const [m, width] = inOut ? [inner, columns] : [columns, inner];
         kernels.matmul({

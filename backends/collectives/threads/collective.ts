@@ -1,0 +1,308 @@
+/**
+ * Collectives of ranks that share memory. An operation is posted when it is called: its descriptor says what was called
+ * and where the input is. Once all ranks have posted it, each reads what it needs straight from its peers, writes only
+ * its own output, and counts itself done; inputs are reusable when all are. Operations of a group run in order, in the
+ * background of whatever the rank awaits, so ranks may await them in any order.
+ *
+ * Large allReduce: every rank reduces its own slice in place, then copies the others' slices. Small ones spare that
+ * stage: every rank reduces everything.
+ *
+ * @module
+ */
+import type { Collective, ReductionOp, Work } from "../../../core/contracts/collective.ts";
+import { type DType, type HostArray, newHostArray } from "../../../core/contracts/dtype.ts";
+import { CollectiveError, StateError } from "../../../core/contracts/errors.ts";
+import {
+  allGatherCall,
+  allReduceCall,
+  BARRIER_CALL,
+  broadcastCall,
+  type Call,
+  checkSplit,
+  mismatch,
+  reduceScatterCall,
+  SPLIT_CALL,
+} from "../calls.ts";
+import { copyBytes, windowOf } from "../elements.ts";
+import { reduceInto } from "../reduce.ts";
+import { singleCollective } from "../single.ts";
+import { splitPlace } from "../split.ts";
+import { GroupBlock, type Stage } from "./group-block.ts";
+import { type Exposed, peerArray } from "./memories.ts";
+import type { RankWorld } from "./rank-world.ts";
+
+/** From this many elements, summed over the ranks, an allReduce goes by slices. */
+const SLICED_ALL_REDUCE = 16384;
+
+/** The group of all ranks, whose block the launcher allocated at `offset`. */
+export function threadsCollective(world: RankWorld, offset: number): Collective {
+  if (world.size === 1) return singleCollective("threads");
+  const members = Array.from({ length: world.size }, (_, rank) => rank);
+  return new ThreadsCollective(world, new GroupBlock(world.control, offset, world.size), members);
+}
+
+/** One operation of this rank. */
+interface Operation {
+  readonly call: Call;
+  /** What peers read of this rank. */
+  readonly input: HostArray | undefined;
+  readonly output: HostArray;
+  readonly sequence: number;
+  exposed: Exposed | undefined;
+}
+
+const NOTHING: HostArray = new Uint8Array(0);
+
+class ThreadsCollective implements Collective {
+  readonly name = "threads";
+  readonly rank: number;
+  readonly size: number;
+  readonly #world: RankWorld;
+  readonly #block: GroupBlock;
+  /** World ranks of the group, in its order. */
+  readonly #members: readonly number[];
+  readonly #subgroups: Collective[] = [];
+  #sequence = 0;
+  /** Operations that wait for a free slot. */
+  #unposted = 0;
+  /** Resolves when the last operation has read its peers. */
+  #read: Promise<void> = Promise.resolve();
+  #last: Promise<void> = Promise.resolve();
+  #failure: Error | undefined;
+  #closed = false;
+
+  constructor(world: RankWorld, block: GroupBlock, members: readonly number[]) {
+    this.rank = members.indexOf(world.rank);
+    this.size = members.length;
+    this.#world = world;
+    this.#block = block;
+    this.#members = members;
+  }
+
+  allGather(output: HostArray, input: HostArray): Work {
+    return this.#start(() => allGatherCall(this.size, output, input), input, output);
+  }
+
+  reduceScatter(output: HostArray, input: HostArray, op: ReductionOp, dtype: DType): Work {
+    return this.#start(() => reduceScatterCall(this.size, output, input, op, dtype), input, output);
+  }
+
+  allReduce(data: HostArray, op: ReductionOp, dtype: DType): Work {
+    return this.#start(() => allReduceCall(data, op, dtype), data, data);
+  }
+
+  broadcast(data: HostArray, root: number): Work {
+    return this.#start(
+      () => broadcastCall(this.size, data, root),
+      this.rank === root ? data : undefined,
+      data,
+    );
+  }
+
+  barrier(): Work {
+    return this.#start(() => BARRIER_CALL, undefined, NOTHING);
+  }
+
+  async split(color: number, key: number): Promise<Collective> {
+    const pairs = await this.#exchange(color, key);
+    const place = splitPlace(pairs, this.rank);
+    const size = place.members.length;
+    // The first of each color makes the group's block and tells the others where it is.
+    const isLeader = place.rank === 0 && size > 1;
+    const offsets = await this.#exchange(isLeader ? GroupBlock.allocate(this.#world.control, size) : 0, 0);
+    const members = place.members.map((member) => this.#members[member]!);
+    const block = (): GroupBlock =>
+      new GroupBlock(this.#world.control, offsets[2 * place.members[0]!]!, size);
+    const subgroup =
+      size === 1 ? singleCollective(this.name) : new ThreadsCollective(this.#world, block(), members);
+    this.#subgroups.push(subgroup);
+    return subgroup;
+  }
+
+  abort(reason: string): void {
+    const rank = this.#world.rank;
+    this.#block.fail({ rank, text: `collective aborted by rank ${this.rank}: ${reason}` });
+    this.#ringAll();
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#last.catch(() => {});
+    await Promise.all(this.#subgroups.map((subgroup) => subgroup.close()));
+    this.#block.leave(this.rank);
+    this.#ringAll();
+  }
+
+  /** Every rank's pair of integers, in rank order. */
+  async #exchange(first: number, second: number): Promise<Float64Array> {
+    const pairs = new Float64Array(2 * this.size);
+    const describe = (): Call => {
+      checkSplit(first, second);
+      return SPLIT_CALL;
+    };
+    await this.#start(describe, Float64Array.of(first, second), pairs).wait();
+    return pairs;
+  }
+
+  /** A call that is wrong in itself fails the group too, lest the other ranks wait for it. */
+  #start(describe: () => Call, input: HostArray | undefined, output: HostArray): Work {
+    if (this.#closed) throw new StateError("collective is closed: no call may follow close");
+    let call: Call;
+    try {
+      call = describe();
+    } catch (error) {
+      this.abort(error instanceof Error ? error.message : String(error));
+      throw error;
+    }
+    const sequence = this.#sequence++;
+    const operation: Operation = { call, input, output, sequence, exposed: undefined };
+    const done = this.#run(operation);
+    // A failed operation that nobody awaits must not end the rank.
+    done.catch(() => {});
+    this.#last = done;
+    return { wait: () => done };
+  }
+
+  async #run(operation: Operation): Promise<void> {
+    const before = this.#read;
+    const read = Promise.withResolvers<void>();
+    this.#read = read.promise;
+    try {
+      await this.#post(operation, before);
+      await before;
+      if (this.#failure) throw this.#failure;
+      await this.#until("posted", operation);
+      this.#compare(operation.sequence);
+      const finish = await this.#transfer(operation);
+      this.#arrive("done", operation.sequence);
+      read.resolve();
+      if (operation.exposed || finish) await this.#until("done", operation);
+      finish?.();
+    } catch (error) {
+      this.#fail(error);
+      throw error;
+    } finally {
+      read.resolve();
+      operation.exposed?.release();
+    }
+  }
+
+  /** Posts at once when a slot is free, so that peers need not wait for this thread's next turn. */
+  async #post(operation: Operation, before: Promise<void>): Promise<void> {
+    this.#check();
+    if (this.#unposted > 0 || !this.#block.free(operation.sequence)) {
+      this.#unposted++;
+      await before;
+      await this.#world.doorbell.until(() => {
+        if (this.#block.free(operation.sequence)) return true;
+        this.#check();
+        return false;
+      });
+      this.#unposted--;
+    }
+    const { call, input, sequence } = operation;
+    if (input && input.length > 0) operation.exposed = this.#world.exposer.expose(input, call.dtype);
+    this.#block.describe(sequence, this.rank, call, operation.exposed);
+    this.#arrive("posted", sequence);
+  }
+
+  /** Reads what this rank needs. Returns what is left to do when no peer reads this rank's input any more. */
+  async #transfer(operation: Operation): Promise<(() => void) | undefined> {
+    const { call, sequence, output } = operation;
+    const { name, dtype, length } = call;
+    if (length === 0) return undefined;
+    if (name === "allGather" || name === "split") {
+      for (let peer = 0; peer < this.size; peer++) {
+        const target = windowOf(output, dtype, peer * length, length);
+        copyBytes(target, this.#peer(operation, peer, 0, length));
+      }
+    } else if (name === "reduceScatter") {
+      const share = length / this.size;
+      reduceInto(output, this.#peers(operation, this.rank * share, share), call.op!, dtype);
+    } else if (name === "allReduce") {
+      if (length * this.size < SLICED_ALL_REDUCE) {
+        const result = newHostArray(dtype, length);
+        reduceInto(result, this.#peers(operation, 0, length), call.op!, dtype);
+        return () => copyBytes(output, result);
+      }
+      const { begin, end } = sliceOf(length, this.size, this.rank);
+      const own = windowOf(operation.exposed!.view, dtype, begin, end - begin);
+      reduceInto(own, this.#peers(operation, begin, end - begin), call.op!, dtype);
+      this.#arrive("reduced", sequence);
+      await this.#until("reduced", operation);
+      for (let peer = 0; peer < this.size; peer++) {
+        const slice = sliceOf(length, this.size, peer);
+        const count = slice.end - slice.begin;
+        const target = windowOf(output, dtype, slice.begin, count);
+        copyBytes(target, this.#peer(operation, peer, slice.begin, count));
+      }
+    } else if (name === "broadcast" && this.rank !== call.root) {
+      copyBytes(output, this.#peer(operation, call.root!, 0, length));
+    }
+    return undefined;
+  }
+
+  /** A window of a peer's input; this rank's own is its array itself, unless that is what a staged copy replaces. */
+  #peer(operation: Operation, peer: number, begin: number, length: number): HostArray {
+    const { call, sequence } = operation;
+    if (peer === this.rank) {
+      const own = call.name === "allReduce" ? operation.exposed!.view : operation.input!;
+      return windowOf(own, call.dtype, begin, length);
+    }
+    const place = this.#block.place(sequence, peer);
+    return peerArray(this.#world.memories[this.#members[peer]!]!, place, call.dtype, begin, length);
+  }
+
+  #peers(operation: Operation, begin: number, length: number): HostArray[] {
+    return this.#members.map((_, peer) => this.#peer(operation, peer, begin, length));
+  }
+
+  #arrive(stage: Stage, sequence: number): void {
+    if (!this.#block.arrive(stage, sequence)) return;
+    for (const member of this.#members) if (member !== this.#world.rank) this.#world.control.ring(member);
+  }
+
+  #until(stage: Stage, { sequence }: Operation): Promise<void> {
+    return this.#world.doorbell.until(() => {
+      if (this.#block.all(stage, sequence)) return true;
+      this.#check(sequence);
+      return false;
+    });
+  }
+
+  /** @throws CollectiveError when the job or the group has failed, or a rank left that has not posted `sequence`. */
+  #check(sequence?: number): void {
+    this.#world.check();
+    if (this.#failure) throw this.#failure;
+    const fault = this.#block.fault();
+    if (fault) throw new CollectiveError(fault.text, fault.rank < 0 ? undefined : fault.rank);
+    const missing = sequence === undefined ? undefined : this.#block.missing(sequence);
+    if (missing === undefined) return;
+    throw new CollectiveError(`rank ${missing} left the group: no call can complete without it`, missing);
+  }
+
+  #compare(sequence: number): void {
+    const calls = this.#members.map((_, rank) => this.#block.call(sequence, rank));
+    const error = mismatch(sequence, calls);
+    if (error) throw error;
+  }
+
+  /** One failed operation fails all later ones, on all ranks. */
+  #fail(error: unknown): void {
+    if (this.#failure) return;
+    this.#failure = error instanceof Error ? error : new CollectiveError(String(error));
+    const rank = error instanceof CollectiveError ? (error.rank ?? -1) : this.#world.rank;
+    this.#block.fail({ rank, text: this.#failure.message });
+    this.#ringAll();
+  }
+
+  #ringAll(): void {
+    for (const member of this.#members) this.#world.control.ring(member);
+  }
+}
+
+/** The part of `length` elements that `rank` reduces. */
+function sliceOf(length: number, size: number, rank: number): { begin: number; end: number } {
+  return { begin: Math.floor((length * rank) / size), end: Math.floor((length * (rank + 1)) / size) };
+}

@@ -1,0 +1,82 @@
+/**
+ * Gradient clipping over sharded gradients, as `torch.nn.utils.clip_grad_norm_`: one norm over all parameters on all
+ * ranks, one factor for all gradients.
+ *
+ * Each rank sums over its own parts and a collective per group adds up; padding is in no part, so it counts nowhere.
+ * Takes any subset of parameters, because each knows the group it is cut over.
+ *
+ * @module
+ */
+import type { Collective } from "../contracts/collective.ts";
+import { ConfigError } from "../contracts/errors.ts";
+import type { Parameter } from "../nn/parameter.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+/** Options of clipping. */
+export interface ClipOptions {
+  /** Order of the norm: a number > 0, or Infinity. Default 2. */
+  readonly normType?: number;
+}
+
+/** Per-gradient sums of |g|^p (or maxima), read back in one piece. */
+async function localPowers(gradients: readonly Tensor[], p: number): Promise<number[]> {
+  const first = gradients[0];
+  if (first === undefined) return [];
+  const sums = first.device.allocate([gradients.length], first.dtype);
+  for (const [i, gradient] of gradients.entries()) {
+    const out = { ...sums.span, offset: sums.offset + i, length: 1 };
+    first.device.backend.kernels.normPower(gradient.span, out, p);
+  }
+  const values = await sums.data();
+  sums.dispose();
+  return Array.from(values as Float32Array, Number);
+}
+
+/**
+ * Scales the gradients in place so that their joint norm is at most `maxNorm`.
+ *
+ * Collective: every rank of the parameters' groups must call it with the same parameters.
+ *
+ * @returns the norm before clipping, a plain number, the same on every rank.
+ * @throws ConfigError when `maxNorm` or the norm's order is not positive.
+ */
+export async function clipGradNorm(
+  parameters: readonly Parameter[],
+  maxNorm: number,
+  options: ClipOptions = {},
+): Promise<number> {
+  const p = options.normType ?? 2;
+  if (!(p > 0))
+    throw new ConfigError(`clipGradNorm() failed: normType ${p}, allowed are numbers > 0 and Infinity`);
+  if (!(maxNorm > 0))
+    throw new ConfigError(`clipGradNorm() failed: maxNorm ${maxNorm}, allowed are numbers > 0`);
+  const groups = new Map<Collective | undefined, Tensor[]>();
+  for (const parameter of parameters) {
+    const group = parameter.manager?.group;
+    const gradients = groups.get(group) ?? [];
+    // A rank without a part still takes part in the sum.
+    groups.set(group, gradients);
+    if (parameter.grad !== undefined) gradients.push(parameter.grad);
+  }
+  const combine = (a: number, b: number) => (p === Number.POSITIVE_INFINITY ? maxOf(a, b) : a + b);
+  let total = 0;
+  for (const [group, gradients] of groups) {
+    const own = (await localPowers(gradients, p)).reduce(combine, 0);
+    const sum = new Float64Array([own]);
+    if (group !== undefined && group.size > 1) {
+      await group.allReduce(sum, p === Number.POSITIVE_INFINITY ? "max" : "sum", "float64").wait();
+    }
+    total = combine(total, sum[0]!);
+  }
+  const norm = p === Number.POSITIVE_INFINITY ? total : total ** (1 / p);
+  const factor = Math.min(1, maxNorm / (norm + 1e-6));
+  for (const gradients of groups.values()) {
+    for (const { device, span } of gradients) device.backend.kernels.affine(span, span, factor, 0);
+  }
+  return norm;
+}
+
+/** The larger number, or NaN when either is. */
+function maxOf(a: number, b: number): number {
+  return Number.isNaN(a) || Number.isNaN(b) ? Number.NaN : Math.max(a, b);
+}

@@ -1,0 +1,38 @@
+/**
+ * Whole parameters from their shards, one at a time.
+ *
+ * @module
+ */
+import { type HostArray, newHostArray } from "../contracts/dtype.ts";
+import { forEachRun } from "../nn/init.ts";
+import type { Parameter } from "../nn/parameter.ts";
+import { numelOf } from "../tensor/shape.ts";
+
+/**
+ * The whole values of a parameter, row-major, on every rank of its group.
+ *
+ * Collective over that group. Holds about two copies of the one parameter on the host while it runs.
+ */
+export async function gatherParameter(parameter: Parameter): Promise<HostArray> {
+  const own = await parameter.local.data();
+  const { manager } = parameter;
+  if (manager === undefined || manager.group.size === 1) return own;
+  const { group } = manager;
+  const held = (rank: number) => manager.pieces(rank).reduce((sum, piece) => sum + numelOf(piece.sizes), 0);
+  let padded = 0;
+  for (let rank = 0; rank < group.size; rank++) padded = Math.max(padded, held(rank));
+  const input = newHostArray(parameter.dtype, padded);
+  input.set(own as never);
+  const gathered = newHostArray(parameter.dtype, padded * group.size);
+  await group.allGather(gathered, input).wait();
+  const whole = newHostArray(parameter.dtype, parameter.numel);
+  for (let rank = 0; rank < group.size; rank++) {
+    for (const piece of manager.pieces(rank)) {
+      const base = rank * padded + piece.localOffset;
+      forEachRun(parameter.shape, piece, (start, offset, length) => {
+        whole.set(gathered.subarray(base + offset, base + offset + length) as never, start);
+      });
+    }
+  }
+  return whole;
+}

@@ -1,0 +1,123 @@
+/**
+ * Losses, as in `torch.nn.functional`.
+ *
+ * @module
+ */
+import { ShapeError } from "../../contracts/errors.ts";
+import type { StridedOperand } from "../../contracts/kernels.ts";
+import { numelOf, sameShape, showShape } from "../shape.ts";
+import type { Tensor } from "../tensor.ts";
+import { spread } from "./broadcast.ts";
+import { mul, sub } from "./elementwise.ts";
+import { mean, sum } from "./reduce.ts";
+
+/** How a loss per row becomes one number; `"none"` keeps them apart. */
+export type LossReduction = "mean" | "sum" | "none";
+
+/** Options of the losses. */
+export interface LossOptions {
+  /** `"mean"` by default. */
+  readonly reduction?: LossReduction;
+}
+
+/** A target that counts for nothing. */
+const IGNORED = -100;
+
+/**
+ * Cross entropy of `logits` [..., classes] against integer `targets` [...]. A target of -100 is ignored: it gives loss 0
+ * and no gradient, and `"mean"` divides by the number of the others (NaN when there are none, as in PyTorch).
+ *
+ * @throws ShapeError when the shapes do not fit or targets are not int32 or int64.
+ */
+export function crossEntropy(logits: Tensor, targets: Tensor, options: LossOptions = {}): Tensor {
+  if (
+    logits.shape.length === 0 ||
+    !sameShape(logits.shape.slice(0, -1), targets.shape) ||
+    (targets.dtype !== "int32" && targets.dtype !== "int64")
+  ) {
+    throw new ShapeError(
+      `crossEntropy() failed: logits ${showShape(logits.shape)} with ${targets.dtype} targets ${showShape(targets.shape)}, allowed are [..., classes] with int32 or int64 [...]`,
+    );
+  }
+  const { device, dtype } = logits;
+  const { kernels } = device.backend;
+  const reduction = options.reduction ?? "mean";
+  const columns = logits.shape.at(-1)!;
+  const rows = numelOf(targets.shape);
+  const losses = device.allocate(targets.shape, dtype);
+  const logSumExp = device.allocate([rows], dtype);
+  kernels.crossEntropy(logits.span, targets.span, losses.span, logSumExp.span, rows, columns);
+
+  // The number of targets that count stays on the device: reading it would stall the step.
+  const count = reduction === "mean" ? countValid(targets, logits) : undefined;
+  let out = losses;
+  if (reduction !== "none") {
+    out = device.allocate([], dtype);
+    kernels.reduce("sum", losses.span, out.span, 1, rows, 1);
+    losses.dispose();
+    if (count !== undefined)
+      kernels.binary("div", { span: out.span, strides: [1] }, scalar(count), out.span, [1]);
+  }
+  device.record(device.adopt(out), {
+    op: "crossEntropy",
+    inputs: [logits],
+    saved: [logits, targets, logSumExp, count],
+    backward: (gradient, [input, wanted, sums, divisor], _, last) => {
+      const perRow = reduction === "none" ? gradient : spread(gradient, [], [rows]);
+      if (divisor !== undefined) {
+        kernels.binary("div", { span: perRow.span, strides: [1] }, scalar(divisor), perRow.span, [rows]);
+      }
+      // Logits are often the largest tensor of a step: their gradient takes their place when nobody needs them again.
+      const reuse = last && input!.exclusive && !input!.requiresGrad;
+      const dLogits = reuse ? input!.alias() : gradient.device.allocate(input!.shape, dtype);
+      kernels.crossEntropyBackward(
+        input!.span,
+        wanted!.span,
+        sums!.span,
+        perRow.span,
+        dLogits.span,
+        rows,
+        columns,
+      );
+      if (perRow !== gradient) perRow.dispose();
+      return [dLogits];
+    },
+  });
+  logSumExp.dispose();
+  count?.dispose();
+  return out;
+}
+
+/** A one-element tensor as an operand of any one-dimensional space. */
+function scalar(tensor: Tensor): StridedOperand {
+  return { span: tensor.span, strides: [0] };
+}
+
+/** The number of targets that are not ignored, in the dtype of `like`; owned by the caller. */
+function countValid(targets: Tensor, like: Tensor): Tensor {
+  const { device, dtype } = like;
+  const { kernels } = device.backend;
+  const rows = targets.numel;
+  const ignored = device.allocate([rows], dtype);
+  const count = device.allocate([], dtype);
+  kernels.cast(targets.span, ignored.span);
+  kernels.fill(count.span, IGNORED);
+  kernels.binary("equal", { span: ignored.span, strides: [1] }, scalar(count), ignored.span, [rows]);
+  kernels.reduce("sum", ignored.span, count.span, 1, rows, 1);
+  kernels.affine(count.span, count.span, -1, rows);
+  ignored.dispose();
+  return count;
+}
+
+/** Squared difference of two tensors of one shape. @throws ShapeError when their shapes differ. */
+export function mseLoss(input: Tensor, target: Tensor, options: LossOptions = {}): Tensor {
+  if (!sameShape(input.shape, target.shape)) {
+    throw new ShapeError(
+      `mseLoss() failed: input ${showShape(input.shape)} and target ${showShape(target.shape)}, allowed are equal shapes`,
+    );
+  }
+  const difference = sub(input, target);
+  const squares = mul(difference, difference);
+  if (options.reduction === "none") return squares;
+  return options.reduction === "sum" ? sum(squares) : mean(squares);
+}

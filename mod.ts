@@ -1,0 +1,30 @@
+#!/usr/bin/env bun
+/**
+ * `fsdp`: fully sharded data parallel training in TypeScript, for Bun and Deno.
+ *
+ * This is the one public entry: what it exports is the library, and the registry that it composes holds the built-in
+ * plugins. Run directly (`bun mod.ts train`, `deno run -A mod.ts train`) it is the command line. Importing it starts
+ * and prints nothing.
+ *
+ * @module
+ */
+import process from "node:process";
+import { collectivesPlugin } from "./backends/collectives/mod.ts";
+import { cpuPlugin } from "./backends/cpu/mod.ts";
+import { checkpointPlugin } from "./checkpoint/mod.ts";
+import type { Registry } from "./core/contracts/plugin.ts";
+import type { RankFunction } from "./core/contracts/transport.ts";
+import { runCommandLine } from "./core/runtime/command-line.ts";
+import { envPlugin } from "./core/runtime/env-command.ts";
+import { programRunner } from "./core/runtime/rank-program.ts";
+import { createRegistry, usePlugins } from "./core/runtime/registry.ts";
+
+/** Everything there is, by kind and name; third parties add theirs with `usePlugins`. */
+export const registry: Registry = createRegistry({ root: import.meta.url });
+usePlugins(registry, [cpuPlugin, collectivesPlugin, checkpointPlugin, envPlugin]);
+
+/** What every rank runs: a registered program by name. Ranks import this module afresh to find it. */
+export const runProgram: RankFunction = programRunner(registry);
+
+// Exits by itself, not when the event loop is empty: a device library may keep threads alive.
+if (import.meta.main) process.exit(await runCommandLine(registry, process.argv.slice(2)));
