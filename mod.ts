@@ -18,10 +18,21 @@ import { runCommandLine } from "./core/runtime/command-line.ts";
 import { envPlugin } from "./core/runtime/env-command.ts";
 import { programRunner } from "./core/runtime/rank-program.ts";
 import { createRegistry, usePlugins } from "./core/runtime/registry.ts";
+import { fsdp2Plugin } from "./plugins/fsdp2/mod.ts";
+import { trainPlugin } from "./plugins/train/mod.ts";
+import { transformersPlugin } from "./plugins/transformers/mod.ts";
 
 /** Everything there is, by kind and name; third parties add theirs with `usePlugins`. */
 export const registry: Registry = createRegistry({ root: import.meta.url });
-usePlugins(registry, [cpuPlugin, collectivesPlugin, checkpointPlugin, envPlugin]);
+usePlugins(registry, [
+  cpuPlugin,
+  collectivesPlugin,
+  checkpointPlugin,
+  fsdp2Plugin,
+  transformersPlugin,
+  trainPlugin,
+  envPlugin,
+]);
 
 /** What every rank runs: a registered program by name. Ranks import this module afresh to find it. */
 export const runProgram: RankFunction = programRunner(registry);

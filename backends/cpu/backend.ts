@@ -10,7 +10,8 @@ import { ShapeError } from "../../core/contracts/errors.ts";
 import type { Kernels } from "../../core/contracts/kernels.ts";
 import type { MemoryAccount, MemoryCategory } from "../../core/contracts/memory.ts";
 import type { BackendOptions } from "../../core/contracts/plugin.ts";
-import { chooseEngine } from "./engines.ts";
+import { planEngines, startEngines } from "./engines.ts";
+import { fastKernels } from "./fast/kernels.ts";
 import { plainKernels } from "./kernels/plain.ts";
 import { CpuMemory } from "./memory.ts";
 import { parseSettings } from "./settings.ts";
@@ -73,15 +74,13 @@ class CpuBackend implements Backend {
 /** Makes a CPU device. @throws ConfigError for bad settings, DeviceError for an engine that is not there. */
 export async function createCpuBackend(options: BackendOptions): Promise<Backend> {
   const settings = parseSettings(options.settings);
+  const plan = await planEngines(settings, options.localWorldSize ?? 1);
   const memory = new CpuMemory(options.hostMemory);
   try {
-    const engine = await chooseEngine(settings.matmul, memory, options.localWorldSize ?? 1);
-    const kernels = plainKernels(memory, engine);
-    return new CpuBackend(
-      memory,
-      kernels,
-      `cpu: matmul by ${engine.description}; kernels ${settings.kernels}`,
-    );
+    const { engine, wasm } = await startEngines(plan, settings, memory);
+    const plain = plainKernels(memory, engine);
+    const kernels = wasm === undefined ? plain : fastKernels(plain, memory, engine, wasm);
+    return new CpuBackend(memory, kernels, `matmul: ${plan.matmulLine}; other kernels: ${plan.kernelsLine}`);
   } catch (error) {
     memory.dispose();
     throw error;

@@ -5,13 +5,15 @@
  */
 import { availableParallelism } from "node:os";
 import type { ProbeLine } from "../../core/contracts/plugin.ts";
-import { describeBlas, findBlas } from "./gemm/blas.ts";
+import { planEngines } from "./engines.ts";
+import { parseSettings } from "./settings.ts";
 
 /** See `BackendFactory.probe`. */
 export async function probeCpu(): Promise<readonly ProbeLine[]> {
-  const blas = await findBlas(1);
+  const plan = await planEngines(parseSettings(), 1);
   return [
     { what: "cpu cores", found: String(availableParallelism()) },
-    { what: "cpu matmul", found: "missing" in blas ? `no BLAS found: ${blas.missing}` : describeBlas(blas) },
+    { what: "cpu matmul", found: plan.matmulLine },
+    { what: "cpu kernels", found: plan.kernelsLine },
   ];
 }

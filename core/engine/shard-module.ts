@@ -44,6 +44,11 @@ export function unitsBelow(module: AnyModule): Unit[] {
   return [...module.modules()].flatMap((inner) => unitOf(inner) ?? []);
 }
 
+/** Whether backward passes reduce the gradients of every unit below `module`, or let them add up whole on each rank. */
+export function setRequiresGradientSync(module: AnyModule, sync: boolean): void {
+  for (const unit of unitsBelow(module)) unit.requiresGradientSync = sync;
+}
+
 /**
  * Makes the parameters below `module` that no inner unit has taken into a unit of its own. Inner modules first.
  *

@@ -10,7 +10,7 @@ import type { StateTensor } from "../contracts/checkpointer.ts";
 import type { Collective } from "../contracts/collective.ts";
 import type { AnyModule } from "../nn/module.ts";
 import type { Parameter } from "../nn/parameter.ts";
-import type { Optimizer } from "../optim/optimizer.ts";
+import type { ParameterState } from "../optim/optimizer.ts";
 import { numelOf } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
@@ -41,13 +41,24 @@ export function modelState(model: AnyModule, world: Collective): StateTensor[] {
   );
 }
 
+/** What this file needs of an optimizer. */
+export interface StatefulOptimizer {
+  initState(): void;
+  state(parameter: Parameter): ParameterState | undefined;
+}
+
 /**
  * The optimizer's state: its tensors, cut like their parameters, and each parameter's step count as a scalar. State
- * that does not exist yet is created, so that it can be loaded into.
+ * that does not exist yet is created, so that every trainable parameter has some to save and to load into.
  */
-export function optimizerState(model: AnyModule, optimizer: Optimizer, world: Collective): StateTensor[] {
+export function optimizerState(
+  model: AnyModule,
+  optimizer: StatefulOptimizer,
+  world: Collective,
+): StateTensor[] {
+  optimizer.initState();
   return [...model.namedParameters()].flatMap(([name, parameter]) => {
-    const state = optimizer.stateOf(parameter);
+    const state = optimizer.state(parameter);
     if (state === undefined) return [];
     const tensors = state.tensors.map(({ key, tensor }) =>
       cutLike(`optim.state.${name}.${key}`, parameter, tensor, world),

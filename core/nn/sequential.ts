@@ -20,12 +20,7 @@ export class Sequential extends Module<[Tensor], Tensor> {
 
   override async forward(x: Tensor): Promise<Tensor> {
     let current = x;
-    for (let i = 0; i < this.length; i++) {
-      const next = await this[i]!.call(current);
-      // Nobody but the tape needs what lies between; a layer that does has kept it, and then it has no scope.
-      if (next !== current && current !== x && current.scope !== undefined) current.dispose();
-      current = next;
-    }
+    for (let i = 0; i < this.length; i++) current = await this[i]!.call(current);
     return current;
   }
 }

@@ -47,8 +47,8 @@ interface Environment {
   readonly defaults: Readonly<Record<string, OptionValue>>;
 }
 
-/** Options of `train` that say what it runs on. */
-const PLACE_OPTIONS: ReadonlySet<string> = new Set(["backend", "collective", "world-size"]);
+/** Options of `train` that say what it runs on, and how. */
+const PLACE_OPTIONS: ReadonlySet<string> = new Set(["backend", "collective", "world-size", "fsdp-version"]);
 
 async function environment(registry: Registry): Promise<Environment> {
   const backends: Record<string, readonly ProbeLine[]> = {};

@@ -96,7 +96,8 @@ export function list(options: Options, name: string): readonly string[] {
 export function placeConfig(options: Options): PlaceConfig {
   const settings = list(options, "backend-options").map((setting) => {
     const at = setting.indexOf("=");
-    if (at < 1) throw new ConfigError(`cannot use --backend-options: given "${setting}", allowed is KEY=VALUE`);
+    if (at < 1)
+      throw new ConfigError(`cannot use --backend-options: given "${setting}", allowed is KEY=VALUE`);
     return [setting.slice(0, at), setting.slice(at + 1)];
   });
   return {
@@ -120,13 +121,25 @@ export function fsdpConfig(options: Options): FsdpConfig {
 }
 
 /** The model in a Hugging Face directory. @throws ConfigError when it has no readable `config.json`. */
-export async function modelFromDirectory(registry: Registry, directory: string, option: string): Promise<ModelConfig> {
+export async function modelFromDirectory(
+  registry: Registry,
+  directory: string,
+  option: string,
+): Promise<ModelConfig> {
   const config = await readJson(join(directory, "config.json"), option);
-  return { family: familyOf(registry, config, option), config, weights: join(directory, "model.safetensors") };
+  return {
+    family: familyOf(registry, config, option),
+    config,
+    weights: join(directory, "model.safetensors"),
+  };
 }
 
 /** A model from scratch: a preset's name, a config file, or JSON text. */
-export async function modelFromConfig(registry: Registry, value: string, option: string): Promise<ModelConfig> {
+export async function modelFromConfig(
+  registry: Registry,
+  value: string,
+  option: string,
+): Promise<ModelConfig> {
   for (const family of registry.names(MODEL)) {
     const preset = registry.get(MODEL, family).presets[value];
     if (preset !== undefined) return { family, config: preset };
@@ -136,8 +149,12 @@ export async function modelFromConfig(registry: Registry, value: string, option:
     return { family: familyOf(registry, config, option), config };
   }
   if (!value.endsWith(".json")) {
-    const presets = registry.names(MODEL).flatMap((family) => Object.keys(registry.get(MODEL, family).presets));
-    throw new ConfigError(`cannot use ${option}: given "${value}", allowed are ${presets.join(", ")}, a .json file or JSON`);
+    const presets = registry
+      .names(MODEL)
+      .flatMap((family) => Object.keys(registry.get(MODEL, family).presets));
+    throw new ConfigError(
+      `cannot use ${option}: given "${value}", allowed are ${presets.join(", ")}, a .json file or JSON`,
+    );
   }
   const config = await readJson(value, option);
   return { family: familyOf(registry, config, option), config };
@@ -148,7 +165,9 @@ async function readJson(path: string, option: string): Promise<unknown> {
   try {
     content = await readFile(path, "utf8");
   } catch (error) {
-    throw new ConfigError(`cannot use ${option}: "${path}" cannot be read (${(error as NodeJS.ErrnoException).code})`);
+    throw new ConfigError(
+      `cannot use ${option}: "${path}" cannot be read (${(error as NodeJS.ErrnoException).code})`,
+    );
   }
   return parseJson(content, option);
 }

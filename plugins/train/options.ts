@@ -53,7 +53,12 @@ export const TRAIN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     placeholder: "JSON|PRESET",
     description: "train from scratch: a preset, a config.json, or its text",
   },
-  data: { type: "string", many: true, placeholder: "PATH", description: "text files and folders, read as bytes" },
+  data: {
+    type: "string",
+    many: true,
+    placeholder: "PATH",
+    description: "text files and folders, read as bytes",
+  },
   tokens: {
     type: "string",
     placeholder: "FILE",
@@ -80,10 +85,24 @@ export const TRAIN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   },
   "warmup-steps": { type: "integer", min: 0, default: 0, description: "steps of linear warm-up" },
   clip: { type: "number", min: 0, description: "largest gradient norm" },
-  seed: { type: "integer", min: 0, max: 2 ** 32 - 1, default: 0, description: "seed of weights, data and dropout" },
+  seed: {
+    type: "integer",
+    min: 0,
+    max: 2 ** 32 - 1,
+    default: 0,
+    description: "seed of weights, data and dropout",
+  },
   save: { type: "string", placeholder: "PATH", description: "keep sharded checkpoints there" },
-  "save-every": { type: "integer", min: 1, description: "steps between checkpoints; the last step is always saved" },
+  "save-every": {
+    type: "integer",
+    min: 1,
+    description: "steps between checkpoints; the last step is always saved",
+  },
   resume: { type: "string", placeholder: "PATH|latest", description: "go on from a checkpoint" },
-  export: { type: "string", placeholder: "FILE", description: "write the full weights there in the end (safetensors)" },
+  export: {
+    type: "string",
+    placeholder: "FILE",
+    description: "write the full weights there in the end (safetensors)",
+  },
   log: { type: "string", placeholder: "FILE", description: "write one JSON object a step there" },
 };

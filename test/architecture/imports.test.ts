@@ -83,14 +83,16 @@ describe("the import graph", () => {
   });
 
   test("names built-in modules with node:, and other packages only if they are dependencies", () => {
-    const { dependencies } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
-    const foreign = ({ specifier, path }: Import) => {
+    const { dependencies, devDependencies } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
+    const foreign = (file: SourceFile, { specifier, path }: Import) => {
       if (path !== undefined) return false;
       if (specifier.startsWith("node:")) return !builtinModules.includes(specifier.slice("node:".length));
       const [scope, name] = specifier.split("/");
-      return !((specifier.startsWith("@") ? `${scope}/${name}` : scope!) in dependencies);
+      // A build script runs in a checkout only.
+      const known = file.path.endsWith("/build.ts") ? { ...dependencies, ...devDependencies } : dependencies;
+      return !((specifier.startsWith("@") ? `${scope}/${name}` : scope!) in known);
     };
-    expect(offenders((_, imported) => foreign(imported))).toEqual([]);
+    expect(offenders(foreign)).toEqual([]);
   });
 
   test("reaches native packages by dynamic import only", () => {
@@ -120,7 +122,7 @@ import "./side.ts";
 export * from "./all.ts";
 export type { H } from "./h.ts";
 const i = await import("koffi");
-const j = new URL("./worker.ts", import.meta.url);
+const j = new URL("worker.ts", import.meta.url);
 const k = "import { no } from './no.ts'";
 `;
     expect(

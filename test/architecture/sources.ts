@@ -51,8 +51,7 @@ export function readSource(path: string): SourceFile {
 export function importsOf(path: string, source: string): readonly Import[] {
   const text = source.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
   const imports: Import[] = [];
-  const add = (specifier: string, form: Import["form"]) => {
-    const relative = specifier.startsWith(".");
+  const add = (specifier: string, form: Import["form"], relative = specifier.startsWith(".")) => {
     imports.push({ specifier, form, path: relative ? normalize(join(dirname(path), specifier)) : undefined });
   };
   for (const [, clause, specifier] of text.matchAll(/^(?:im|ex)port\s([^"';]*?)\sfrom\s+"([^"]+)"/gm)) {
@@ -60,9 +59,9 @@ export function importsOf(path: string, source: string): readonly Import[] {
   }
   for (const [, specifier] of text.matchAll(/^import\s+"([^"]+)"/gm)) add(specifier!, "value");
   for (const [, specifier] of text.matchAll(/\bimport\(\s*"([^"]+)"/g)) add(specifier!, "dynamic");
-  // A worker's entry is loaded by its address.
+  // A worker's entry is loaded by its address, which is relative with or without a leading dot.
   for (const [, specifier] of text.matchAll(/new URL\(\s*"([^"]+\.ts)",\s*import\.meta\.url/g)) {
-    add(specifier!, "dynamic");
+    add(specifier!, "dynamic", true);
   }
   return imports;
 }

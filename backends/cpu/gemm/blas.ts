@@ -5,7 +5,6 @@
  * @module
  */
 import { availableParallelism } from "node:os";
-import { DeviceError } from "../../../core/contracts/errors.ts";
 import type { GemmEngine, GemmFunction } from "./gemm.ts";
 
 const ROW_MAJOR = 101;
@@ -35,6 +34,8 @@ export interface BlasLibrary {
   /** For people, for example `OpenBLAS 0.3.21`. */
   readonly title: string;
   readonly threads: number;
+  /** Gives the library its number of threads, for the whole process. Accelerate decides for itself. */
+  setThreads(): void;
   readonly sgemm: CblasGemm;
   readonly dgemm: CblasGemm;
   /** The address of a buffer's first byte. */
@@ -64,7 +65,7 @@ type Koffi = typeof import("koffi");
 export type BlasSearch = BlasLibrary | { readonly missing: string };
 
 /**
- * Looks for a BLAS and gives it its share of the cores: `max(1, floor(cores / localWorldSize))` threads.
+ * Looks for a BLAS. Its share of the cores is `max(1, floor(cores / localWorldSize))` threads.
  */
 export async function findBlas(localWorldSize: number): Promise<BlasSearch> {
   const names = CANDIDATES[process.platform] ?? [];
@@ -97,8 +98,10 @@ function open(koffi: Koffi, file: string, threads: number): BlasLibrary | undefi
         return undefined;
       }
     };
-    call("void openblas_set_num_threads(int n)")?.(threads);
-    call("void MKL_Set_Num_Threads(int n)")?.(threads);
+    const setThreads =
+      call("void openblas_set_num_threads(int n)") ??
+      call("void MKL_Set_Num_Threads(int n)") ??
+      (() => undefined);
     // "OpenBLAS 0.3.21 NO_AFFINITY ... MAX_THREADS=128"
     const config = call("const char *openblas_get_config()")?.();
     const fallback = file.includes("mkl") ? "MKL" : file.includes("Accelerate") ? "Accelerate" : "BLAS";
@@ -106,6 +109,7 @@ function open(koffi: Koffi, file: string, threads: number): BlasLibrary | undefi
       file,
       title: typeof config === "string" ? config.split(" ").slice(0, 2).join(" ") : fallback,
       threads,
+      setThreads: () => setThreads(threads),
       sgemm: library.func(signature("cblas_sgemm", "float")),
       dgemm: library.func(signature("cblas_dgemm", "double")),
       address: (bytes) => Number(koffi.address(bytes)),
@@ -118,10 +122,10 @@ function open(koffi: Koffi, file: string, threads: number): BlasLibrary | undefi
 
 /** The engine of a found library over a device's memory. A shared memory never moves, so its address is taken once. */
 export function blasEngine(memory: WebAssembly.Memory, library: BlasLibrary): GemmEngine {
+  library.setThreads();
   const base = library.address(new Uint8Array(memory.buffer));
   return {
     name: "blas",
-    description: describeBlas(library),
     float32: gemm(base, library.sgemm),
     float64: gemm(base, library.dgemm),
   };
@@ -130,11 +134,6 @@ export function blasEngine(memory: WebAssembly.Memory, library: BlasLibrary): Ge
 /** One line about a library, for people. */
 export function describeBlas({ title, file, threads }: BlasLibrary): string {
   return `${title} (${file}), ${threads} ${threads === 1 ? "thread" : "threads"} a rank`;
-}
-
-/** The error for a BLAS that was asked for and is not there. */
-export function blasMissing(missing: string): DeviceError {
-  return new DeviceError(`cpu setting matmul: blas was given, but no BLAS was found: ${missing}`);
 }
 
 function gemm(base: number, function_: CblasGemm): GemmFunction {

@@ -29,8 +29,6 @@ export type GemmFunction = (
 /** A way to multiply matrices. */
 export interface GemmEngine {
   readonly name: "blas" | "wasm" | "plain";
-  /** For people: library, version, threads. */
-  readonly description: string;
   readonly float32: GemmFunction;
   readonly float64: GemmFunction;
 }

@@ -15,7 +15,6 @@ const BLOCK_N = 128;
 export function plainEngine(heap: Heap): GemmEngine {
   return {
     name: "plain",
-    description: "plain TypeScript",
     float32: gemm(() => heap.float32(), 4),
     float64: gemm(() => heap.float64(), 8),
   };

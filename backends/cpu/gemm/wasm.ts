@@ -7,10 +7,9 @@ import type { WasmKernels } from "../wasm/load.ts";
 import type { GemmEngine } from "./gemm.ts";
 
 /** The engine over a module that lives in the device's memory. */
-export function wasmEngine(kernels: WasmKernels, variant: string, plain: GemmEngine): GemmEngine {
+export function wasmEngine(kernels: WasmKernels, plain: GemmEngine): GemmEngine {
   return {
     name: "wasm",
-    description: `WebAssembly ${variant}`,
     float32: (m, n, k, alpha, a, lda, transposeA, b, ldb, transposeB, c, ldc, accumulate) =>
       kernels.sgemm(m, n, k, alpha, a, lda, +transposeA, b, ldb, +transposeB, c, ldc, +accumulate),
     float64: plain.float64,

@@ -29,13 +29,23 @@ export async function buildKernels(): Promise<string> {
   return lines.join("\n");
 }
 
-async function compile(sources: ReadonlyMap<string, string>, features: readonly string[]): Promise<Uint8Array> {
+async function compile(
+  sources: ReadonlyMap<string, string>,
+  features: readonly string[],
+): Promise<Uint8Array> {
   const { default: asc } = await import("assemblyscript/asc");
   let binary: Uint8Array | undefined;
   const { error, stderr } = await asc.main(
     [
       ...["index.ts", "--outFile", "kernels.wasm", "--runtime", "stub", "-O3", "--converge", "--noAssert"],
-      ...["--importMemory", "--sharedMemory", "--initialMemory", `${RESERVED_PAGES}`, "--maximumMemory", "65536"],
+      ...[
+        "--importMemory",
+        "--sharedMemory",
+        "--initialMemory",
+        `${RESERVED_PAGES}`,
+        "--maximumMemory",
+        "65536",
+      ],
       ...features.flatMap((feature) => ["--enable", feature]),
     ],
     {

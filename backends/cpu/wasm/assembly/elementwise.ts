@@ -3,7 +3,7 @@
 
 import { addWide, exp4, fma, loadRest, sigmoid4, storeRest, tanh4, totalWide } from "./vector";
 
-// Order fixed with the host: see UNARY and BINARY in wasm/fast.ts.
+// Order fixed with the host: see UNARY and BINARY in fast/elementwise.ts.
 const EXP: i32 = 0, TANH: i32 = 1, SIGMOID: i32 = 2, SILU: i32 = 3, GELU_TANH: i32 = 4, RELU: i32 = 5;
 const ADD: i32 = 0, SUB: i32 = 1, MUL: i32 = 2, DIV: i32 = 3;
 
@@ -168,20 +168,28 @@ export function sumColumns(x: usize, out: usize, rows: i32, columns: i32, accumu
   }
   const stride = <usize>columns << 2;
   let j = 0;
-  for (; j + 8 <= columns; j += 8) {
-    let s0 = f64x2.splat(0), s1 = s0, s2 = s0, s3 = s0;
+  for (; j + 16 <= columns; j += 16) {
+    let s0 = f64x2.splat(0), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
     let from = x + (<usize>j << 2);
     for (let i = 0; i < rows; i++, from += stride) {
       s0 = f64x2.add(s0, f64x2.promote_low_f32x4(v128.load64_zero(from)));
       s1 = f64x2.add(s1, f64x2.promote_low_f32x4(v128.load64_zero(from, 8)));
       s2 = f64x2.add(s2, f64x2.promote_low_f32x4(v128.load64_zero(from, 16)));
       s3 = f64x2.add(s3, f64x2.promote_low_f32x4(v128.load64_zero(from, 24)));
+      s4 = f64x2.add(s4, f64x2.promote_low_f32x4(v128.load64_zero(from, 32)));
+      s5 = f64x2.add(s5, f64x2.promote_low_f32x4(v128.load64_zero(from, 40)));
+      s6 = f64x2.add(s6, f64x2.promote_low_f32x4(v128.load64_zero(from, 48)));
+      s7 = f64x2.add(s7, f64x2.promote_low_f32x4(v128.load64_zero(from, 56)));
     }
     const to = out + (<usize>j << 2);
     storePair(to, s0, accumulate);
     storePair(to + 8, s1, accumulate);
     storePair(to + 16, s2, accumulate);
     storePair(to + 24, s3, accumulate);
+    storePair(to + 32, s4, accumulate);
+    storePair(to + 40, s5, accumulate);
+    storePair(to + 48, s6, accumulate);
+    storePair(to + 56, s7, accumulate);
   }
   for (; j < columns; j++) {
     let total: f64 = 0;

@@ -59,12 +59,13 @@ export function softmax(x: usize, out: usize, rows: i32, columns: i32, log: bool
   for (let row = 0; row < rows; row++, x += stride, out += stride) {
     const m = rowMax(x, columns);
     if (log) {
-      const shift = <f64>m + Math.log(sumExp(x, columns, m));
-      const hi = <f32>shift;
-      const s = f32x4.splat(hi);
+      const logSum = <f32>Math.log(sumExp(x, columns, m));
+      const shift = f32x4.splat(m), total = f32x4.splat(logSum);
       const whole = <usize>(columns & ~3) << 2;
-      for (let o: usize = 0; o < whole; o += 16) v128.store(out + o, f32x4.sub(v128.load(x + o), s));
-      for (let o = whole; o < stride; o += 4) store<f32>(out + o, load<f32>(x + o) - hi);
+      for (let o: usize = 0; o < whole; o += 16) {
+        v128.store(out + o, f32x4.sub(f32x4.sub(v128.load(x + o), shift), total));
+      }
+      for (let o = whole; o < stride; o += 4) store<f32>(out + o, load<f32>(x + o) - m - logSum);
     } else {
       const sum = storeExp(x, out, columns, m);
       scaleRow(out, out, columns, <f32>(1 / sum));

@@ -18,7 +18,7 @@ export function scoresSoftmax(scores: usize, lse: usize, rows: i32, columns: i32
     const sum = storeExp(scores, scores, seen, m);
     scaleRow(scores, scores, seen, <f32>(1 / sum));
     memory.fill(scores + end, 0, stride - end);
-    store<f32>(lse + (<usize>row << 2), seen ? <f32>(<f64>m + Math.log(sum)) : -f32.MAX_VALUE - f32.MAX_VALUE);
+    store<f32>(lse + (<usize>row << 2), seen ? <f32>(<f64>m + Math.log(sum)) : <f32>-Infinity);
   }
 }
 

@@ -1,0 +1,45 @@
+/**
+ * Where a run's checkpoints are, by what the command line says.
+ *
+ * @module
+ */
+import { basename, dirname } from "node:path";
+import type { Checkpointer } from "../../core/contracts/checkpointer.ts";
+import { CheckpointError, ConfigError } from "../../core/contracts/errors.ts";
+import { CHECKPOINTER, type Registry, STORE } from "../../core/contracts/plugin.ts";
+
+/** Opens the checkpoints of a run. @throws ConfigError when no store takes the location. */
+export function openCheckpoints(registry: Registry, location: string): Checkpointer {
+  for (const name of registry.names(STORE)) {
+    const store = registry.get(STORE, name)(location);
+    if (store !== undefined) return registry.get(CHECKPOINTER, "native")(store);
+  }
+  throw new ConfigError(
+    `cannot use checkpoints at "${location}": no store takes it, there are ${registry.names(STORE).join(", ")}`,
+  );
+}
+
+/** One checkpoint of a run. */
+export interface CheckpointPlace {
+  readonly location: string;
+  readonly name: string;
+}
+
+/**
+ * The checkpoint that a path means: the newest of a run's folder, or the one whose own folder it is.
+ *
+ * @param option what gave the path, for messages.
+ * @throws CheckpointError when there is none.
+ */
+export async function findCheckpoint(
+  registry: Registry,
+  path: string,
+  option: string,
+): Promise<CheckpointPlace> {
+  const newest = (await openCheckpoints(registry, path).list()).at(-1);
+  if (newest !== undefined) return { location: path, name: newest.name };
+  const [parent, name] = [dirname(path), basename(path)];
+  const there = await openCheckpoints(registry, parent).list();
+  if (there.some((info) => info.name === name)) return { location: parent, name };
+  throw new CheckpointError(`cannot use ${option}: given "${path}", where there is no complete checkpoint`);
+}

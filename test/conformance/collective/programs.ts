@@ -1,0 +1,232 @@
+/**
+ * The rank programs of the conformance suite. They return what they found; the suite judges.
+ *
+ * @module
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Collective, Work } from "../../../core/contracts/collective.ts";
+import { type DType, type HostArray, newHostArray } from "../../../core/contracts/dtype.ts";
+import { FsdpError, ShapeError } from "../../../core/contracts/errors.ts";
+import type { RankContext } from "../../../core/contracts/transport.ts";
+import { digest, SUITE_OPS } from "./oracle.ts";
+import { type Allocate, allocateIn, type OperationSpec, startOperation } from "./random-operation.ts";
+
+/** What a rank found of a sequence of operations. */
+export interface SequenceReport {
+  readonly problems: readonly string[];
+  /** Of all results of operations whose result is the same on every rank. */
+  readonly common: number;
+  /** Of all results. */
+  readonly own: number;
+}
+
+/** What became of a call. */
+export interface Outcome {
+  readonly name: string;
+  readonly message: string;
+  readonly rank: number | undefined;
+}
+
+/** Every operation, dtype and reduction at every length, each awaited at once. */
+export async function everyOperation(
+  context: RankContext,
+  args: { readonly dtypes: readonly DType[]; readonly lengths: readonly number[] },
+): Promise<SequenceReport> {
+  const specs: OperationSpec[] = [];
+  for (const length of args.lengths) {
+    for (const dtype of args.dtypes) {
+      const base = { dtype, length, op: "sum", root: 1, seed: specs.length, inPlace: false } as const;
+      specs.push({ ...base, name: "allGather" }, { ...base, name: "allGather", inPlace: true });
+      specs.push({ ...base, name: "broadcast" }, { ...base, name: "barrier" });
+      for (const op of SUITE_OPS) {
+        specs.push({ ...base, name: "reduceScatter", op }, { ...base, name: "allReduce", op });
+      }
+    }
+  }
+  // Twice, so that with two kinds of memory every operation meets both.
+  const shifted = [{ ...specs[0]!, name: "barrier" } as const, ...specs];
+  return runSequence(context.collective, [...specs, ...shifted], 1, async () => {}, allocators(context));
+}
+
+/** Operations started ahead, up to `ahead` of them outstanding, with pauses that differ from rank to rank. */
+export async function randomSequence(
+  context: RankContext,
+  args: { readonly specs: readonly OperationSpec[]; readonly ahead: number; readonly seed: number },
+): Promise<SequenceReport> {
+  let state = (args.seed * 7919 + context.rank * 104729) >>> 0;
+  const pause = async (): Promise<void> => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    if (state >>> 30 === 0) await sleep((state >>> 8) % 3);
+  };
+  return runSequence(context.collective, args.specs, args.ahead, pause, allocators(context));
+}
+
+/** Subgroups of uneven size, in reversed order; a mesh of two dimensions; subgroups of subgroups, all in use at once. */
+export async function subgroups({ collective }: RankContext): Promise<unknown> {
+  const { rank, size } = collective;
+  // Colors 0, 1, 1, 2, 2, 2, ...: groups of 1, 2, 3, ... ranks.
+  const uneven = await collective.split(Math.floor((Math.sqrt(8 * rank + 1) - 1) / 2), -rank);
+  const row = await collective.split(Math.floor(rank / 2), rank);
+  const column = await collective.split(rank % 2, rank);
+  const nested = await column.split(column.rank % 2, 0);
+  const works: Work[] = [];
+  const gather = (group: Collective): Int32Array => {
+    const output = new Int32Array(group.size);
+    works.push(group.allGather(output, Int32Array.of(rank)));
+    return output;
+  };
+  const found = { uneven: gather(uneven), row: gather(row), column: gather(column), nested: gather(nested) };
+  const total = Float32Array.of(rank);
+  works.push(row.allReduce(total, "sum", "float32"));
+  works.push(column.allReduce(total, "sum", "float32"));
+  // Awaited against the order of their start.
+  for (const work of works.slice(0, 4).reverse()) await work.wait();
+  for (const work of works) await work.wait();
+  const ranks = { uneven: uneven.rank, row: row.rank, column: column.rank, nested: nested.rank };
+  await Promise.all([nested.close(), uneven.close()]);
+  await collective.barrier().wait();
+  return { ...found, ranks, size };
+}
+
+/** Row and column groups used one after the other by a mesh reduction: every rank ends with the sum of all. */
+export async function meshReduction({ collective }: RankContext): Promise<number> {
+  const row = await collective.split(Math.floor(collective.rank / 2), 0);
+  const column = await collective.split(collective.rank % 2, 0);
+  const shard = new Float32Array(1);
+  const data = Float32Array.of(collective.rank + 1, collective.rank + 1);
+  await row.reduceScatter(shard, data, "sum", "float32").wait();
+  await column.allReduce(shard, "sum", "float32").wait();
+  await row.allGather(data, shard).wait();
+  return data[0]!;
+}
+
+/** The last rank calls something else. */
+export async function mismatch(
+  { collective }: RankContext,
+  args: { readonly how: "operation" | "length" | "dtype" | "op" | "root" },
+): Promise<readonly Outcome[]> {
+  await collective.barrier().wait();
+  const odd = collective.rank === collective.size - 1;
+  const data = new Float32Array(odd && args.how === "length" ? 5 : 4);
+  const start: Readonly<Record<typeof args.how, () => Work>> = {
+    operation: () => (odd ? collective.barrier() : collective.broadcast(data, 0)),
+    length: () => collective.allReduce(data, "sum", "float32"),
+    dtype: () => collective.allReduce(data, "sum", odd ? "int32" : "float32"),
+    op: () => collective.allReduce(data, odd ? "max" : "sum", "float32"),
+    root: () => collective.broadcast(data, odd ? 1 : 0),
+  };
+  return [await outcome(start[args.how]()), await outcome(collective.barrier())];
+}
+
+/** The last rank aborts while the others wait. */
+export async function abort({ collective }: RankContext): Promise<readonly Outcome[]> {
+  const subgroup = await collective.split(0, 0);
+  if (collective.rank === collective.size - 1) subgroup.abort("enough");
+  const pending = await outcome(subgroup.barrier());
+  const later = await outcome(subgroup.allReduce(new Float32Array(1), "sum", "float32"));
+  // The group that it was split from goes on.
+  await collective.barrier().wait();
+  return [pending, later];
+}
+
+/** Rank 1 throws while the others wait, in a subgroup where there is one. */
+export async function failingRank(context: RankContext, args: { readonly computes: boolean }): Promise<void> {
+  const { collective } = context;
+  const subgroup = await collective.split(0, 0);
+  if (collective.rank === 1) throw new ShapeError("weights do not fit: 3 given, 4 needed");
+  if (args.computes && collective.rank === 0) for (const end = Date.now() + 60_000; Date.now() < end; );
+  const seen = await outcome(subgroup.barrier());
+  const later = await outcome(collective.barrier());
+  context.report({ seen, later });
+  await collective.barrier().wait();
+}
+
+/** Rank 1 returns while the others still have a call to make. */
+export async function earlyReturn({ collective }: RankContext): Promise<readonly Outcome[]> {
+  const subgroup = await collective.split(0, 0);
+  await subgroup.barrier().wait();
+  if (collective.rank === 1) return [];
+  return [await outcome(subgroup.barrier()), await outcome(collective.barrier())];
+}
+
+/** Rank 1 gives a buffer of the wrong size: it is told at the call, the others by theirs. */
+export async function wrongArguments({ collective }: RankContext): Promise<Outcome> {
+  const length = collective.rank === 1 ? 1 : collective.size;
+  try {
+    return await outcome(collective.allGather(new Float32Array(length), new Float32Array(1)));
+  } catch (error) {
+    return described(error);
+  }
+}
+
+/** More operations outstanding than any ring has room for, all on one buffer of parameters, awaited last first. */
+export async function manyOutstanding(
+  { collective }: RankContext,
+  args: { readonly count: number },
+): Promise<number> {
+  const buffers = Array.from({ length: args.count }, (_, i) => Float64Array.of(i, collective.rank));
+  const works = buffers.map((data) => collective.allReduce(data, "sum", "float64"));
+  for (const work of works.reverse()) await work.wait();
+  const { size } = collective;
+  const wrong = buffers.filter((data, i) => data[0] !== i * size || data[1] !== (size * (size - 1)) / 2);
+  return wrong.length;
+}
+
+/** Nothing may follow close. */
+export async function callAfterClose({ collective }: RankContext): Promise<Outcome> {
+  await collective.barrier().wait();
+  await collective.close();
+  try {
+    return await outcome(collective.barrier());
+  } catch (error) {
+    return described(error);
+  }
+}
+
+async function runSequence(
+  collective: Collective,
+  specs: readonly OperationSpec[],
+  ahead: number,
+  pause: () => Promise<void>,
+  allocators: readonly Allocate[],
+): Promise<SequenceReport> {
+  const problems: string[] = [];
+  let common = 0;
+  let own = 0;
+  const pending: (() => Promise<void>)[] = [];
+  for (const [index, spec] of specs.entries()) {
+    await pause();
+    const operation = startOperation(collective, spec, allocators[index % allocators.length]!);
+    pending.push(async () => {
+      await operation.work.wait();
+      const problem = operation.check();
+      if (problem !== undefined) problems.push(problem);
+      own = digest(operation.result, own);
+      if (spec.name !== "reduceScatter") common = digest(operation.result, common);
+    });
+    if (pending.length >= ahead) await pending.shift()!();
+  }
+  for (const finish of pending) await finish();
+  return { problems, common, own };
+}
+
+/** Private memory, and shared memory where ranks have it: both kinds alternate. */
+function allocators({ hostMemory }: RankContext): readonly Allocate[] {
+  const priv: Allocate = (dtype, length): HostArray => newHostArray(dtype, length);
+  return hostMemory ? [priv, allocateIn(hostMemory)] : [priv];
+}
+
+async function outcome(work: Work): Promise<Outcome> {
+  try {
+    await work.wait();
+    return { name: "none", message: "", rank: undefined };
+  } catch (error) {
+    return described(error);
+  }
+}
+
+function described(error: unknown): Outcome {
+  if (!(error instanceof FsdpError)) return { name: "foreign", message: String(error), rank: undefined };
+  const rank = "rank" in error && typeof error.rank === "number" ? error.rank : undefined;
+  return { name: error.name, message: error.message, rank };
+}

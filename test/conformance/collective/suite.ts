@@ -1,0 +1,210 @@
+/**
+ * The suite that every transport must pass: the law of `core/contracts/collective.ts` against plain oracles.
+ *
+ * @module
+ */
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import type { Transport } from "../../../core/contracts/transport.ts";
+import { SUITE_DTYPES, SUITE_OPS } from "./oracle.ts";
+import type { Outcome, SequenceReport } from "./programs.ts";
+import type { OperationSpec } from "./random-operation.ts";
+
+/** What differs between transports. */
+export interface ConformanceOptions {
+  /** World sizes to test. */
+  readonly worlds: readonly number[];
+  /** How many random sequences per world. */
+  readonly sequences: number;
+  /** For a test, in milliseconds. */
+  readonly timeout: number;
+}
+
+const PROGRAMS: string = new URL("./programs.ts", import.meta.url).href;
+
+/** Elements of which all ranks together have some twenty thousand. */
+function large(world: number): number {
+  return Math.ceil(20011 / world);
+}
+
+function operationFor(world: number): fc.Arbitrary<OperationSpec> {
+  return fc.record({
+    name: fc.constantFrom("allGather", "reduceScatter", "allReduce", "broadcast", "barrier"),
+    dtype: fc.constantFrom(...SUITE_DTYPES),
+    op: fc.constantFrom(...SUITE_OPS),
+    length: fc.oneof(
+      { weight: 9, arbitrary: fc.nat(40) },
+      { weight: 1, arbitrary: fc.constant(large(world)) },
+    ),
+    root: fc.nat(7),
+    seed: fc.nat(1000),
+    inPlace: fc.boolean(),
+  });
+}
+
+/** Registers the suite's tests for a transport. */
+export function collectiveConformance(transport: Transport, options: ConformanceOptions): void {
+  const { timeout } = options;
+  const run = async <T>(worldSize: number, program: string, args: unknown = {}): Promise<readonly T[]> => {
+    const job = transport.launch({ module: PROGRAMS, export: program, args }, { worldSize });
+    return (await job.results) as readonly T[];
+  };
+
+  describe.each(options.worlds.map((world) => [world] as const))(`${transport.name}, %i ranks`, (world) => {
+    test(
+      "every operation gives the oracle's bits for every dtype, the same on all ranks and runs",
+      async () => {
+        const args = { dtypes: SUITE_DTYPES, lengths: [0, 1, 7] };
+        const first = await run<SequenceReport>(world, "everyOperation", args);
+        expect(first.flatMap((report) => report.problems)).toEqual([]);
+        expect(new Set(first.map((report) => report.common)).size).toBe(1);
+        expect(await run<SequenceReport>(world, "everyOperation", args)).toEqual(first);
+      },
+      timeout,
+    );
+
+    test(
+      "large reductions give the oracle's bits too, whatever path they take",
+      async () => {
+        const args = { dtypes: ["float32", "bfloat16"], lengths: [large(world)] };
+        const reports = await run<SequenceReport>(world, "everyOperation", args);
+        expect(reports.flatMap((report) => report.problems)).toEqual([]);
+      },
+      timeout,
+    );
+
+    test(
+      "any sequence of operations, several outstanding and ranks delayed at random, gives the oracle's bits",
+      async () => {
+        const sequence = fc.array(operationFor(world), { minLength: 1, maxLength: 24 });
+        const property = fc.asyncProperty(
+          sequence,
+          fc.integer({ min: 1, max: 6 }),
+          fc.nat(),
+          async (specs, ahead, seed) => {
+            const reports = await run<SequenceReport>(world, "randomSequence", { specs, ahead, seed });
+            expect(reports.flatMap((report) => report.problems)).toEqual([]);
+            expect(new Set(reports.map((report) => report.common)).size).toBe(1);
+          },
+        );
+        // On failure fast-check prints the seed and path that repeat it.
+        await fc.assert(property, { numRuns: options.sequences, endOnFailure: true });
+      },
+      timeout,
+    );
+
+    test(
+      "more operations may be outstanding than are under way",
+      async () => {
+        expect(await run<number>(world, "manyOutstanding", { count: 100 })).toEqual(new Array(world).fill(0));
+      },
+      timeout,
+    );
+
+    test(
+      "subgroups have the ranks of their color in the order of their keys",
+      async () => {
+        const found = await run<Record<string, unknown>>(world, "subgroups");
+        const ranks = Array.from({ length: world }, (_, rank) => rank);
+        const colorOf = (rank: number): number => Math.floor((Math.sqrt(8 * rank + 1) - 1) / 2);
+        for (const rank of ranks) {
+          const column = ranks.filter((other) => other % 2 === rank % 2);
+          const parity = column.indexOf(rank) % 2;
+          const expected = {
+            uneven: ranks.filter((other) => colorOf(other) === colorOf(rank)).reverse(),
+            row: ranks.filter((other) => Math.floor(other / 2) === Math.floor(rank / 2)),
+            column,
+            nested: column.filter((_, index) => index % 2 === parity),
+          };
+          for (const [name, members] of Object.entries(expected)) {
+            expect(found[rank]![name]).toEqual(Int32Array.from(members));
+            expect(found[rank]!["ranks"]).toHaveProperty(name, members.indexOf(rank));
+          }
+        }
+      },
+      timeout,
+    );
+
+    test(
+      "no call may follow close",
+      async () => {
+        for (const { name } of await run<Outcome>(world, "callAfterClose")) expect(name).toBe("StateError");
+      },
+      timeout,
+    );
+  });
+
+  const world = options.worlds.find((size) => size > 2) ?? 2;
+  describe(`${transport.name}, when things go wrong`, () => {
+    test.each(["operation", "length", "dtype", "op", "root"] as const)(
+      "ranks that differ in %s all reject, then and later, with who called what",
+      async (how) => {
+        const outcomes = (await run<readonly Outcome[]>(world, "mismatch", { how })).flat();
+        expect(outcomes).toHaveLength(2 * world);
+        for (const { name, message } of outcomes) {
+          expect(name).toBe("CollectiveError");
+          expect(message).toMatch(new RegExp(`ranks 0-${world - 2} called .*, rank ${world - 1} called `));
+        }
+      },
+      timeout,
+    );
+
+    test(
+      "an abort rejects pending and later calls of its group on every rank, and of no other",
+      async () => {
+        for (const outcome of (await run<readonly Outcome[]>(world, "abort")).flat()) {
+          expect(outcome.name).toBe("CollectiveError");
+          expect(outcome.message).toContain(`aborted by rank ${world - 1}: enough`);
+        }
+      },
+      timeout,
+    );
+
+    test(
+      "a rank that returns early makes the others' calls reject with its name",
+      async () => {
+        const outcomes = (await run<readonly Outcome[]>(world, "earlyReturn")).flat();
+        expect(outcomes).toHaveLength(2 * (world - 1));
+        for (const { name, message, rank } of outcomes) {
+          expect([name, rank]).toEqual(["CollectiveError", 1]);
+          expect(message).toContain("rank 1 left");
+        }
+      },
+      timeout,
+    );
+
+    test(
+      "wrong arguments throw at the call, and reject on the other ranks",
+      async () => {
+        const outcomes = await run<Outcome>(world, "wrongArguments");
+        outcomes.forEach(({ name, message }, rank) => {
+          expect(name).toBe(rank === 1 ? "ShapeError" : "CollectiveError");
+          expect(message).toContain(`allGather over ${world} ranks: output has 1 float32 elements`);
+        });
+      },
+      timeout,
+    );
+
+    test(
+      "a failing rank rejects all calls of the others, and the job with its error",
+      async () => {
+        const seen: { readonly seen: Outcome; readonly later: Outcome }[] = [];
+        const job = transport.launch(
+          { module: PROGRAMS, export: "failingRank", args: { computes: false } },
+          { worldSize: world, onMessage: (_, message) => seen.push(message as (typeof seen)[number]) },
+        );
+        await expect(job.results).rejects.toMatchObject({
+          name: "ShapeError",
+          code: "shape",
+          message: "rank 1: weights do not fit: 3 given, 4 needed",
+        });
+        expect(seen).toHaveLength(world - 1);
+        for (const { name, message, rank } of seen.flatMap((pair) => [pair.seen, pair.later])) {
+          expect([name, rank]).toEqual(["CollectiveError", 1]);
+          expect(message).toContain("rank 1 failed: weights do not fit");
+        }
+      },
+      timeout,
+    );
+  });
+}
