@@ -56,7 +56,7 @@ export function blockReader(
         bytes = head === undefined ? fresh : join(head, fresh);
       }
       const lastBlock = Math.floor((to - 1) / file.block);
-      cached = { file: fileName, block: lastBlock, bytes: bytes.slice(lastBlock * file.block - from) };
+      cached = { file: fileName, block: lastBlock, bytes: bytes.subarray(lastBlock * file.block - from) };
       return bytes.subarray(begin - from, end - from);
     },
   };

@@ -101,9 +101,11 @@ async function writeData(
   const chunks = new Map<string, Chunk[]>();
   const hasher = hashFile();
   await writeFile(transaction, name, async (writer) => {
-    const append = (bytes: Uint8Array): Promise<void> => {
+    const append = async (bytes: Uint8Array): Promise<void> => {
+      // Hashed while the system writes.
+      const written = writer.write(bytes);
       hasher.update(bytes);
-      return writer.write(bytes);
+      await written;
     };
     await append(layout.header);
     for (const { tensor: entry, begin, end } of layout.tensors) {

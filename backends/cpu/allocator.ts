@@ -24,17 +24,11 @@ export class Allocator {
   #top: number;
   /** Free ranges below the top, by address, never adjacent. */
   readonly #holes: Hole[] = [];
-  #used = 0;
 
   constructor(base: number, limit: number) {
     this.base = align(base);
     this.limit = limit;
     this.#top = this.base;
-  }
-
-  /** Bytes handed out, rounding included. */
-  get used(): number {
-    return this.#used;
   }
 
   /** Bytes from the start of memory that must exist for what is handed out. */
@@ -58,20 +52,17 @@ export class Allocator {
       const address = this.#top;
       if (address + bytes > this.limit) return undefined;
       this.#top = address + bytes;
-      this.#used += bytes;
       return address;
     }
     const address = best.begin;
     best.begin += bytes;
     if (best.begin === best.end) this.#holes.splice(bestIndex, 1);
-    this.#used += bytes;
     return address;
   }
 
   /** Takes back what `allocate(size)` gave. */
   free(address: number, size: number): void {
     const bytes = align(Math.max(size, 1));
-    this.#used -= bytes;
     const holes = this.#holes;
     const at = this.#firstAfter(address);
     const before = holes[at - 1];

@@ -47,7 +47,6 @@ export class CpuMemory implements Heap {
   readonly memory: WebAssembly.Memory;
   readonly meter: MemoryMeter = new MemoryMeter();
   readonly #allocator: Allocator;
-  readonly #maximumPages: number;
   #scratch = { address: 0, bytes: 0 };
   #disposed = false;
   #buffer: ArrayBufferLike;
@@ -68,7 +67,6 @@ export class CpuMemory implements Heap {
     }
     if (taken.has(memory)) throw new StateError("cpu memory: another cpu backend lives in this host memory");
     this.memory = memory;
-    this.#maximumPages = MAXIMUM_PAGES;
     this.#allocator = new Allocator(RESERVED_PAGES * PAGE, MAXIMUM_PAGES * PAGE);
     this.#ensure(RESERVED_PAGES * PAGE, 0);
     taken.add(memory);
@@ -79,7 +77,7 @@ export class CpuMemory implements Heap {
 
   /** Bytes that a single buffer may have at most. */
   get maxBufferBytes(): number {
-    return (this.#maximumPages - RESERVED_PAGES) * PAGE;
+    return (MAXIMUM_PAGES - RESERVED_PAGES) * PAGE;
   }
 
   allocate(byteLength: number, category: MemoryCategory): DeviceBuffer {
@@ -167,7 +165,7 @@ export class CpuMemory implements Heap {
   #take(bytes: number): number {
     if (this.#disposed) throw new StateError("cpu allocate: the backend was disposed");
     const address = this.#allocator.allocate(bytes);
-    if (address === undefined) throw this.#exhausted(bytes);
+    if (address === undefined) throw this.#exhausted(bytes, this.maxBufferBytes);
     try {
       this.#ensure(this.#allocator.top, bytes);
     } catch (error) {
@@ -182,7 +180,7 @@ export class CpuMemory implements Heap {
     const pages = this.memory.buffer.byteLength / PAGE;
     const needed = Math.ceil(end / PAGE);
     if (needed <= pages) return;
-    const generous = Math.min(Math.max(needed, pages + GROWTH_PAGES), this.#maximumPages);
+    const generous = Math.min(Math.max(needed, pages + GROWTH_PAGES), MAXIMUM_PAGES);
     for (const target of [generous, needed]) {
       try {
         this.memory.grow(target - pages);
@@ -191,15 +189,14 @@ export class CpuMemory implements Heap {
         // A memory with a lower maximum of its own may still grow by just what is needed.
       }
     }
-    throw this.#exhausted(asked);
+    throw this.#exhausted(asked, Math.max(0, (pages - RESERVED_PAGES) * PAGE));
   }
 
-  #exhausted(bytes: number): DeviceError {
-    const { currentTotal, peakTotal } = this.meter.report();
-    const used = this.#allocator.used;
+  #exhausted(bytes: number, limit: number): DeviceError {
+    const { currentTotal } = this.meter.report();
     return new DeviceError(
-      `cpu allocate: ${bytes} bytes do not fit: ${used} of at most ${this.maxBufferBytes} bytes are in use` +
-        ` (buffers ${currentTotal}, at their peak ${peakTotal}); use more ranks, a smaller batch or activation checkpointing`,
+      `cpu allocate: ${bytes} bytes do not fit beside the ${currentTotal} in use, allowed: ${limit} in all;` +
+        " use more ranks, a smaller batch or activation checkpointing",
     );
   }
 

@@ -35,7 +35,7 @@ export function directoryStore(location: string): CheckpointStore {
       checkStoreName("checkpoint", name);
       const id = randomUUID();
       try {
-        if ((await mkdir(root, { recursive: true })) !== undefined) await syncDirectory(dirname(root));
+        await makeDirectory(root);
         await sweepLeftovers(root);
         if (await exists(join(root, name))) throw new CheckpointError(`the name is taken in ${location}`);
         await mkdir(temporaryOf(name, id));
@@ -145,6 +145,15 @@ async function checkCommitted(root: string, name: string): Promise<void> {
   if (!(await isFolder(folder)) || !(await exists(join(folder, MANIFEST_FILE)))) {
     throw new CheckpointError(`checkpoint ${name}: not in ${root}`);
   }
+}
+
+/** Makes a directory and those above it, each entry durable. */
+async function makeDirectory(path: string): Promise<void> {
+  if (await exists(path)) return;
+  await makeDirectory(dirname(path));
+  // Several ranks or jobs may be here at once; recursive does not mind.
+  await mkdir(path, { recursive: true });
+  await syncDirectory(dirname(path));
 }
 
 async function exists(path: string): Promise<boolean> {

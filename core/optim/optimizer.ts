@@ -83,15 +83,10 @@ export abstract class Optimizer<V extends GroupValues = GroupValues> {
   }
 
   /** Names of the state tensors that a parameter of this group has. */
-  protected abstract stateKeys(group: ParameterGroup<V>): readonly string[];
+  protected abstract stateKeys(group: V): readonly string[];
 
   /** Updates one parameter in place; `state.step` counts this update already. */
-  protected abstract update(
-    local: Tensor,
-    grad: Tensor,
-    state: ParameterState,
-    group: ParameterGroup<V>,
-  ): void;
+  protected abstract update(local: Tensor, grad: Tensor, state: ParameterState, group: V): void;
 
   /** Updates every parameter that has a gradient. @throws ShapeError or StateError when gradient or state do not fit it. */
   step(): void {
@@ -174,7 +169,7 @@ export abstract class Optimizer<V extends GroupValues = GroupValues> {
     }
   }
 
-  #stateFor(parameter: Parameter, group: ParameterGroup<V>): ParameterState {
+  #stateFor(parameter: Parameter, group: V): ParameterState {
     const { local } = parameter;
     const state = this.#states.get(parameter) ?? { step: 0, tensors: [] };
     this.#states.set(parameter, state);

@@ -149,10 +149,12 @@ export class Device {
     if (numelOf(shape) !== array.length) {
       throw new ShapeError(`tensor() failed: ${array.length} elements do not fill shape ${showShape(shape)}`);
     }
-    return this.#create(shape, dtype, options, (out) => {
-      if (out.constructor === array.constructor) (out as Float32Array).set(array as Float32Array);
-      else fillFrom(out, array);
-    });
+    if (array.constructor === newHostArray(dtype, 0).constructor) {
+      const tensor = this.#register(shape, dtype, options);
+      this.backend.write(tensor.span, array);
+      return tensor;
+    }
+    return this.#create(shape, dtype, options, (out) => fillFrom(out, array));
   }
 
   /** A tensor whose every element is `value`. */
@@ -261,11 +263,17 @@ export class Device {
     return tensor;
   }
 
+  /** A tensor of numbers that `fill` writes; bfloat16 has no host form that holds numbers, so that the device converts. */
   #create(shape: Shape, dtype: DType, options: TensorOptions, fill: (out: HostArray) => void): Tensor {
     const tensor = this.#register(shape, dtype, options);
-    const host = newHostArray(dtype, tensor.numel);
+    const host = newHostArray(dtype === "bfloat16" ? "float32" : dtype, tensor.numel);
     fill(host);
-    this.backend.write(tensor.span, host);
+    if (dtype === "bfloat16") {
+      const exact = this.allocate(shape, "float32");
+      this.backend.write(exact.span, host);
+      this.backend.kernels.cast(exact.span, tensor.span);
+      exact.dispose();
+    } else this.backend.write(tensor.span, host);
     return tensor;
   }
 

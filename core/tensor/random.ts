@@ -51,21 +51,21 @@ function finish(value: number): number {
  */
 export function randomWords(key: RandomKey, start: number, out: Uint32Array): void {
   const end = start + out.length;
-  let element = start - (start % 4);
-  if (element < start || (end % 4 !== 0 && end - element < 4)) {
-    const block = new Uint32Array(4);
-    philox(key, element / 4, block, 0, 1);
-    for (let i = start; i < Math.min(element + 4, end); i++) out[i - start] = block[i - element]!;
-    element += 4;
-  }
-  const blocks = Math.max(0, Math.floor((end - element) / 4));
-  philox(key, element / 4, out, element - start, blocks);
-  element += 4 * blocks;
-  if (element < end) {
-    const block = new Uint32Array(4);
-    philox(key, element / 4, block, 0, 1);
-    for (let i = element; i < end; i++) out[i - start] = block[i - element]!;
-  }
+  const firstBlock = Math.ceil(start / 4);
+  const lastBlock = Math.max(firstBlock, Math.floor(end / 4));
+  // Elements before the first and after the last whole block come from blocks of which they are a part.
+  partOfBlock(key, start, Math.min(4 * firstBlock, end), start, out);
+  philox(key, firstBlock, out, 4 * firstBlock - start, lastBlock - firstBlock);
+  partOfBlock(key, Math.max(4 * lastBlock, start), end, start, out);
+}
+
+/** Writes elements `begin` to `end`, all of one block, where `out` starts at element `start`. */
+function partOfBlock(key: RandomKey, begin: number, end: number, start: number, out: Uint32Array): void {
+  if (begin >= end) return;
+  const block = new Uint32Array(4);
+  const counter = Math.floor(begin / 4);
+  philox(key, counter, block, 0, 1);
+  for (let i = begin; i < end; i++) out[i - start] = block[i - 4 * counter]!;
 }
 
 /** Writes `count` whole blocks from counter `first` on. The high word of a product is put together from 16-bit halves. */
@@ -149,36 +149,58 @@ const DOWNSCALE: Float64Array = Float64Array.from({ length: 33 }, (_, i) => 2 **
 
 function boxMuller(words: Uint32Array, out: Float64Array, pairs: number): void {
   for (let j = 0; j < pairs; j++) {
-    // log((w + 1/2) / 2^32): exponent by counting zeros, mantissa in [1, 2) by the atanh series around sqrt(2).
-    const w = words[2 * j]!;
-    const exponent = 31 - Math.clz32(w);
-    const mantissa = (w + 0.5) * DOWNSCALE[exponent + 1]!;
-    const z = (mantissa - Math.SQRT2) / (mantissa + Math.SQRT2);
-    const z2 = z * z;
-    const series =
-      1 + z2 * (1 / 3 + z2 * (1 / 5 + z2 * (1 / 7 + z2 * (1 / 9 + z2 * (1 / 11 + z2 * (1 / 13 + z2 / 15))))));
-    const log = (exponent - 32) * Math.LN2 + LN_SQRT2 + 2 * z * series;
-    const radius = Math.sqrt(Math.max(0, -2 * log));
-
+    const radius = Math.sqrt(-2 * logUniform(words[2 * j]!));
     // A quarter turn from the top two bits, and an angle in [-pi/4, pi/4] within it from the rest.
-    const v = words[2 * j + 1]!;
-    const angle = (((v & 0x3fffffff) + 0.5) * 2 ** -30 - 0.5) * (Math.PI / 2);
-    const s2 = angle * angle;
-    const sine =
-      angle *
-      (1 -
-        (s2 / 6) * (1 - (s2 / 20) * (1 - (s2 / 42) * (1 - (s2 / 72) * (1 - (s2 / 110) * (1 - s2 / 156))))));
-    const cosine =
-      1 -
-      (s2 / 2) *
-        (1 -
-          (s2 / 12) *
-            (1 - (s2 / 30) * (1 - (s2 / 56) * (1 - (s2 / 90) * (1 - (s2 / 132) * (1 - s2 / 182))))));
-    const quarter = v >>> 30;
-    const x = quarter & 1 ? -sine : cosine;
-    const y = quarter & 1 ? cosine : sine;
+    const word = words[2 * j + 1]!;
+    const angle = (((word & 0x3fffffff) + 0.5) * 2 ** -30 - 0.5) * (Math.PI / 2);
+    const sine = sin(angle);
+    const cosine = cos(angle);
+    const quarter = word >>> 30;
     const sign = quarter & 2 ? -radius : radius;
-    out[2 * j] = sign * x;
-    out[2 * j + 1] = sign * y;
+    out[2 * j] = sign * (quarter & 1 ? -sine : cosine);
+    out[2 * j + 1] = sign * (quarter & 1 ? cosine : sine);
   }
+}
+
+/** log((word + 1/2) / 2^32): exponent by counting zeros, mantissa in [1, 2) by the atanh series around sqrt(2). */
+function logUniform(word: number): number {
+  const exponent = 31 - Math.clz32(word);
+  const mantissa = (word + 0.5) * DOWNSCALE[exponent + 1]!;
+  const z = (mantissa - Math.SQRT2) / (mantissa + Math.SQRT2);
+  const s = z * z;
+  let series = 1 / 15;
+  series = series * s + 1 / 13;
+  series = series * s + 1 / 11;
+  series = series * s + 1 / 9;
+  series = series * s + 1 / 7;
+  series = series * s + 1 / 5;
+  series = series * s + 1 / 3;
+  series = series * s + 1;
+  // The rounding of the parts may leave something just above 0 for the largest words.
+  return Math.min(0, (exponent - 32) * Math.LN2 + LN_SQRT2 + 2 * z * series);
+}
+
+/** Taylor series of the sine for |x| <= pi/4, to float64 rounding. */
+function sin(x: number): number {
+  const s = x * x;
+  let series = 1 / 6227020800;
+  series = series * s - 1 / 39916800;
+  series = series * s + 1 / 362880;
+  series = series * s - 1 / 5040;
+  series = series * s + 1 / 120;
+  series = series * s - 1 / 6;
+  return x + x * s * series;
+}
+
+/** Taylor series of the cosine for |x| <= pi/4, to float64 rounding. */
+function cos(x: number): number {
+  const s = x * x;
+  let series = -1 / 87178291200;
+  series = series * s + 1 / 479001600;
+  series = series * s - 1 / 3628800;
+  series = series * s + 1 / 40320;
+  series = series * s - 1 / 720;
+  series = series * s + 1 / 24;
+  series = series * s - 1 / 2;
+  return 1 + s * series;
 }

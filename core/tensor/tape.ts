@@ -121,12 +121,13 @@ export function addGradients(a: Tensor, b: Tensor): Tensor {
 
 function seedGradient(root: Tensor, options: BackwardOptions): Tensor {
   if (options.gradient !== undefined) {
-    if (!sameShape(options.gradient.shape, root.shape)) {
+    const { gradient } = options;
+    if (!sameShape(gradient.shape, root.shape) || gradient.dtype !== root.dtype) {
       throw new ShapeError(
-        `backward() failed: gradient of shape ${showShape(options.gradient.shape)} for a tensor of shape ${showShape(root.shape)}`,
+        `backward() failed: gradient ${gradient.dtype} ${showShape(gradient.shape)} for a tensor ${root.dtype} ${showShape(root.shape)}, allowed are equal shapes and dtypes`,
       );
     }
-    return options.gradient.alias();
+    return gradient.alias();
   }
   if (root.numel !== 1) {
     throw new ShapeError(
@@ -159,9 +160,8 @@ export async function runBackward(root: Tensor, options: BackwardOptions): Promi
   }
   const device = root.device;
   const listeners = [...device.backwardListeners];
-  const pending = new Map<GradNode, Tensor>();
+  const pending = new Map<GradNode, Tensor>([[start, seedGradient(root, options)]]);
   try {
-    pending.set(start, seedGradient(root, options));
     const left = new Map<GradRegion | undefined, number>();
     for (const node of nodes) left.set(node.region, (left.get(node.region) ?? 0) + 1);
     let region: GradRegion | undefined;

@@ -119,6 +119,8 @@ async function train(run: Run): Promise<TrainResult> {
   });
   const before = await evaluate(run);
   if (before !== undefined) report(context, { kind: "evaluated", loss: before });
+  // Before the first step, not in it: every step then needs the same memory.
+  run.optimizer.initState();
   device.backend.memory.resetPeak();
 
   let step = run.firstStep;

@@ -11,7 +11,16 @@ import type { CheckpointStore, ShardedState, Value } from "../../core/contracts/
 import { CheckpointError } from "../../core/contracts/errors.ts";
 import { randomLayout, tensorsArbitrary } from "./layouts.ts";
 import { runRanks, settleRanks } from "./ranks.ts";
-import { cutBox, dimZero, emptyState, type FullTensor, type Layout, patternTensor, replicated, shardedState } from "./states.ts";
+import {
+  cutBox,
+  dimZero,
+  emptyState,
+  type FullTensor,
+  type Layout,
+  patternTensor,
+  replicated,
+  shardedState,
+} from "./states.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "fsdp-checkpointer-"));
 afterAll(() => rm(folder, { recursive: true, force: true }));
@@ -27,14 +36,26 @@ const MODEL = [
 /** Parsed, since in a literal `__proto__` would set the prototype. */
 const VALUES = JSON.parse('{"lr":0.5,"nested":{"__proto__":[1,null,"x"]}}') as Record<string, Value>;
 
-function save(store: CheckpointStore, tensors: readonly FullTensor[], layout: Layout, size: number, step: number) {
+function save(
+  store: CheckpointStore,
+  tensors: readonly FullTensor[],
+  layout: Layout,
+  size: number,
+  step: number,
+) {
   const checkpointer = nativeCheckpointer(store, { now: () => 1234 });
   return runRanks(size, (collective) =>
     checkpointer.save(shardedState(tensors, layout, collective.rank, VALUES), step, collective),
   );
 }
 
-async function loadAndCompare(store: CheckpointStore, tensors: readonly FullTensor[], layout: Layout, size: number, name: string) {
+async function loadAndCompare(
+  store: CheckpointStore,
+  tensors: readonly FullTensor[],
+  layout: Layout,
+  size: number,
+  name: string,
+) {
   return runRanks(size, async (collective) => {
     const { state, filled } = emptyState(tensors, layout, collective.rank);
     const loaded = await nativeCheckpointer(store).load(state, name, collective);
@@ -48,12 +69,19 @@ describe("resharding", () => {
   test("any layout at any world size loads bitwise into any other", async () => {
     const sizes = fc.integer({ min: 1, max: 5 });
     await fc.assert(
-      fc.asyncProperty(tensorsArbitrary, sizes, sizes, fc.integer(), fc.integer(), async (tensors, from, to, a, b) => {
-        const store = memoryStore("memory:reshard");
-        await save(store, tensors, randomLayout(from, a), from, 1);
-        await loadAndCompare(store, tensors, randomLayout(to, b), to, "latest");
-        expect(await nativeCheckpointer(store).verify("step-00000001")).toEqual([]);
-      }),
+      fc.asyncProperty(
+        tensorsArbitrary,
+        sizes,
+        sizes,
+        fc.integer(),
+        fc.integer(),
+        async (tensors, from, to, a, b) => {
+          const store = memoryStore("memory:reshard");
+          await save(store, tensors, randomLayout(from, a), from, 1);
+          await loadAndCompare(store, tensors, randomLayout(to, b), to, "latest");
+          expect(await nativeCheckpointer(store).verify("step-00000001")).toEqual([]);
+        },
+      ),
       { numRuns: 60 },
     );
   });
@@ -67,7 +95,10 @@ describe("resharding", () => {
     const files = await store.files(info!.name);
     const sizes = await Promise.all(files.map((file) => store.size(info!.name, file)));
     expect(info!.bytes).toBe(sizes.reduce((a, b) => a + b, 0));
-    expect(files).toEqual(["manifest.msgpack", ...[0, 1, 2, 3].map((rank) => `rank-0000${rank}.safetensors`)]);
+    expect(files).toEqual([
+      "manifest.msgpack",
+      ...[0, 1, 2, 3].map((rank) => `rank-0000${rank}.safetensors`),
+    ]);
   });
 
   test("pieces beyond one block and one batch load bitwise by rows and by columns", async () => {
@@ -75,7 +106,9 @@ describe("resharding", () => {
     const store = memoryStore("memory:big");
     await save(store, tensors, dimZero(2), 2, 1);
     const columns: Layout = ({ shape }, rank) =>
-      shape.length === 2 ? [{ offsets: [1, rank * 300], sizes: [2990, 300] }] : [{ offsets: [5], sizes: [70] }];
+      shape.length === 2
+        ? [{ offsets: [1, rank * 300], sizes: [2990, 300] }]
+        : [{ offsets: [5], sizes: [70] }];
     await runRanks(3, async (collective) => {
       const { state, filled } = emptyState(tensors, columns, collective.rank);
       await nativeCheckpointer(store).load(state, "latest", collective);
@@ -119,7 +152,11 @@ describe("what is saved", () => {
     const reader = await openSafetensors(join(folder, "names", "step-00000000", "rank-00000.safetensors"));
     expect(reader.names).toEqual(["step", "row", "wte@0,0", "bias@0"]);
     expect(reader.header.dataBegin % 64).toBe(0);
-    expect(JSON.parse(reader.header.metadata.get("chunks")!)["wte@0,0"]).toEqual({ tensor: "wte", shape: [11, 6], offsets: [0, 0] });
+    expect(JSON.parse(reader.header.metadata.get("chunks")!)["wte@0,0"]).toEqual({
+      tensor: "wte",
+      shape: [11, 6],
+      offsets: [0, 0],
+    });
     await reader.close();
   });
 
@@ -129,7 +166,8 @@ describe("what is saved", () => {
     await save(store, MODEL, dimZero(2), 2, 2);
     const again = memoryStore("memory:equal-again");
     await save(again, MODEL, dimZero(2), 2, 1);
-    const all = async (from: CheckpointStore, name: string, file: string) => from.read(name, file, 0, await from.size(name, file));
+    const all = async (from: CheckpointStore, name: string, file: string) =>
+      from.read(name, file, 0, await from.size(name, file));
     for (const file of await store.files("step-00000001")) {
       const bytes = await all(store, "step-00000001", file);
       expect(await all(again, "step-00000001", file)).toEqual(bytes);
@@ -143,19 +181,21 @@ describe("what is listed", () => {
     const store = directoryStore(join(folder, "list"));
     const checkpointer = nativeCheckpointer(store);
     expect(await checkpointer.list()).toEqual([]);
-    for (const step of [123_456_789, 7, 20]) await save(store, MODEL, replicated, 1, step);
-    expect((await checkpointer.list()).map((info) => info.step)).toEqual([7, 20, 123_456_789]);
+    for (const step of [100_000_000, 7, 99_999_999]) await save(store, MODEL, replicated, 1, step);
+    expect((await checkpointer.list()).map((info) => info.step)).toEqual([7, 99_999_999, 100_000_000]);
     const [loaded] = await loadAndCompare(store, MODEL, dimZero(2), 2, "latest");
-    expect(loaded!.info.step).toBe(123_456_789);
-    await checkpointer.delete("step-123456789");
-    expect((await checkpointer.list()).map((info) => info.step)).toEqual([7, 20]);
-    expect((await readdir(join(folder, "list"))).sort()).toEqual(["step-00000007", "step-00000020"]);
+    expect(loaded!.info.step).toBe(100_000_000);
+    await checkpointer.delete("step-100000000");
+    expect((await checkpointer.list()).map((info) => info.step)).toEqual([7, 99_999_999]);
+    expect((await readdir(join(folder, "list"))).sort()).toEqual(["step-00000007", "step-99999999"]);
   });
 
   test("an empty store has no latest, and an unknown name is refused on every rank", async () => {
     const store = memoryStore("memory:empty");
     for (const name of ["latest", "step-00000001", "../x"]) {
-      const results = await settleRanks(2, (collective) => nativeCheckpointer(store).load({ tensors: [] }, name, collective));
+      const results = await settleRanks(2, (collective) =>
+        nativeCheckpointer(store).load({ tensors: [] }, name, collective),
+      );
       for (const result of results) expect(reasonOf(result)).toBeInstanceOf(CheckpointError);
     }
   });
@@ -163,9 +203,21 @@ describe("what is listed", () => {
 
 describe("faults before memory is touched", () => {
   const cases: [string, readonly FullTensor[], string[]][] = [
-    ["missing tensors are all named", [...MODEL, patternTensor("a", "bool", [1]), patternTensor("b", "bool", [1])], ["tensor a: missing", "tensor b: missing"]],
-    ["another dtype is refused", [...MODEL.slice(1), patternTensor("wte", "float16", [11, 6])], ["tensor wte: saved as float32, wanted as float16"]],
-    ["another shape is refused", [...MODEL.slice(1), patternTensor("wte", "float32", [6, 11])], ["tensor wte: saved with shape [11,6], wanted with [6,11]"]],
+    [
+      "missing tensors are all named",
+      [...MODEL, patternTensor("a", "bool", [1]), patternTensor("b", "bool", [1])],
+      ["tensor a: missing", "tensor b: missing"],
+    ],
+    [
+      "another dtype is refused",
+      [...MODEL.slice(1), patternTensor("wte", "float16", [11, 6])],
+      ["tensor wte: saved as float32, wanted as float16"],
+    ],
+    [
+      "another shape is refused",
+      [...MODEL.slice(1), patternTensor("wte", "float32", [6, 11])],
+      ["tensor wte: saved with shape [11,6], wanted with [6,11]"],
+    ],
   ];
   test.each(cases)("%s", async (_, wanted, messages) => {
     const store = memoryStore("memory:faults");
@@ -173,10 +225,16 @@ describe("faults before memory is touched", () => {
     let written = 0;
     const results = await settleRanks(2, (collective) => {
       // Rank 0 asks for nothing wrong; it must fail with rank 1 and write nothing.
-      const { state, filled } = emptyState(collective.rank === 0 ? MODEL : wanted, dimZero(2), collective.rank);
-      return nativeCheckpointer(store).load(state, "latest", collective).finally(() => {
-        written += filled.length;
-      });
+      const { state, filled } = emptyState(
+        collective.rank === 0 ? MODEL : wanted,
+        dimZero(2),
+        collective.rank,
+      );
+      return nativeCheckpointer(store)
+        .load(state, "latest", collective)
+        .finally(() => {
+          written += filled.length;
+        });
     });
     for (const result of results) {
       for (const message of messages) expect(reasonOf(result).message).toContain(message);
@@ -197,11 +255,20 @@ describe("faults before memory is touched", () => {
     const results = await settleRanks(2, (collective) => {
       const state = shardedState(
         tensors,
-        ({ name }, rank) => boxes[name]!(rank).map(([a, b, c, d]) => ({ offsets: [a!, b!], sizes: [c!, d!] })),
+        ({ name }, rank) =>
+          boxes[name]!(rank).map(([a, b, c, d]) => ({ offsets: [a!, b!], sizes: [c!, d!] })),
         collective.rank,
       );
-      const clash = shardedState([patternTensor("clash", collective.rank ? "int32" : "float32", [0])], () => [], collective.rank);
-      return nativeCheckpointer(store).save({ ...state, tensors: [...state.tensors, ...clash.tensors] }, 1, collective);
+      const clash = shardedState(
+        [patternTensor("clash", collective.rank ? "int32" : "float32", [0])],
+        () => [],
+        collective.rank,
+      );
+      return nativeCheckpointer(store).save(
+        { ...state, tensors: [...state.tensors, ...clash.tensors] },
+        1,
+        collective,
+      );
     });
     for (const result of results) {
       const { message } = reasonOf(result);
@@ -215,20 +282,27 @@ describe("faults before memory is touched", () => {
 });
 
 describe("failures", () => {
-  test.each([0, 1, 2])("when rank %d cannot read a piece, every rank throws the same error and the list is unchanged", async (bad) => {
-    const root = join(folder, `failing-${bad}`);
-    const store = directoryStore(root);
-    await save(store, MODEL, dimZero(3), 3, 1);
-    const results = await settleRanks(3, (collective) => {
-      const state = shardedState(MODEL, dimZero(3), collective.rank);
-      return nativeCheckpointer(store).save(collective.rank === bad ? failing(state) : state, 2, collective);
-    });
-    const messages = results.map((result) => reasonOf(result).message);
-    expect(messages).toEqual(Array(3).fill(`save of step 2: rank ${bad}: device lost`));
-    for (const result of results) expect(reasonOf(result)).toBeInstanceOf(CheckpointError);
-    expect(await readdir(root)).toEqual(["step-00000001"]);
-    await loadAndCompare(store, MODEL, dimZero(2), 2, "latest");
-  });
+  test.each([0, 1, 2])(
+    "when rank %d cannot read a piece, every rank throws the same error and the list is unchanged",
+    async (bad) => {
+      const root = join(folder, `failing-${bad}`);
+      const store = directoryStore(root);
+      await save(store, MODEL, dimZero(3), 3, 1);
+      const results = await settleRanks(3, (collective) => {
+        const state = shardedState(MODEL, dimZero(3), collective.rank);
+        return nativeCheckpointer(store).save(
+          collective.rank === bad ? failing(state) : state,
+          2,
+          collective,
+        );
+      });
+      const messages = results.map((result) => reasonOf(result).message);
+      expect(messages).toEqual(Array(3).fill(`save of step 2: rank ${bad}: device lost`));
+      for (const result of results) expect(reasonOf(result)).toBeInstanceOf(CheckpointError);
+      expect(await readdir(root)).toEqual(["step-00000001"]);
+      await loadAndCompare(store, MODEL, dimZero(2), 2, "latest");
+    },
+  );
 
   test("a step that exists is refused on every rank and left as it was", async () => {
     const store = directoryStore(join(folder, "twice"));
@@ -247,7 +321,11 @@ describe("failures", () => {
       const jobs = await Promise.all(
         ["a", "b"].map((name) =>
           settleRanks(2, (collective) =>
-            nativeCheckpointer(store).save(shardedState([patternTensor(name, "float32", [9])], dimZero(2), collective.rank), step, collective),
+            nativeCheckpointer(store).save(
+              shardedState([patternTensor(name, "float32", [9])], dimZero(2), collective.rank),
+              step,
+              collective,
+            ),
           ),
         ),
       );
@@ -262,16 +340,29 @@ describe("failures", () => {
   test("ranks that disagree on the step fail together", async () => {
     const store = memoryStore("memory:steps");
     const results = await settleRanks(2, (collective) =>
-      nativeCheckpointer(store).save(shardedState(MODEL, dimZero(2), collective.rank), collective.rank, collective),
+      nativeCheckpointer(store).save(
+        shardedState(MODEL, dimZero(2), collective.rank),
+        collective.rank,
+        collective,
+      ),
     );
-    for (const result of results) expect(reasonOf(result).message).toContain("rank 1: it saves step-00000001 where rank 0 saves step-00000000");
+    for (const result of results)
+      expect(reasonOf(result).message).toContain(
+        "rank 1: it saves step-00000001 where rank 0 saves step-00000000",
+      );
     expect(await store.list()).toEqual([]);
   });
 
   test("a piece that gives the wrong number of bytes, a bad name, and a bad step are refused", async () => {
     const store = memoryStore("memory:bad-state");
     const state = shardedState([patternTensor("t", "float32", [4])], replicated, 0);
-    const short = { ...state, tensors: state.tensors.map((tensor) => ({ ...tensor, pieces: tensor.pieces.map((piece) => ({ ...piece, read: async () => new Float32Array(3) })) })) };
+    const short = {
+      ...state,
+      tensors: state.tensors.map((tensor) => ({
+        ...tensor,
+        pieces: tensor.pieces.map((piece) => ({ ...piece, read: async () => new Float32Array(3) })),
+      })),
+    };
     const attempts: [ShardedState, number, string][] = [
       [short, 1, "a piece gave 12 bytes, its box takes 16"],
       [shardedState([patternTensor("", "float32", [4])], replicated, 0), 1, 'tensor ""'],
@@ -281,7 +372,9 @@ describe("failures", () => {
       [state, 1.5, "step: 1.5"],
     ];
     for (const [given, step, message] of attempts) {
-      const [result] = await settleRanks(1, (collective) => nativeCheckpointer(store).save(given, step, collective));
+      const [result] = await settleRanks(1, (collective) =>
+        nativeCheckpointer(store).save(given, step, collective),
+      );
       expect(reasonOf(result!)).toBeInstanceOf(CheckpointError);
       expect(reasonOf(result!).message).toContain(message);
     }
@@ -293,7 +386,13 @@ function failing(state: ShardedState): ShardedState {
   const read = async (): Promise<never> => {
     throw new CheckpointError("device lost");
   };
-  return { ...state, tensors: state.tensors.map((tensor) => ({ ...tensor, pieces: tensor.pieces.map((piece) => ({ ...piece, read })) })) };
+  return {
+    ...state,
+    tensors: state.tensors.map((tensor) => ({
+      ...tensor,
+      pieces: tensor.pieces.map((piece) => ({ ...piece, read })),
+    })),
+  };
 }
 
 function reasonOf(result: PromiseSettledResult<unknown>): Error {

@@ -39,7 +39,11 @@ describe("damage", () => {
   test("no flipped byte of any file passes load and verify, and both name the file", async () => {
     const memory = memoryStore("memory:damage");
     await runRanks(2, (collective) =>
-      nativeCheckpointer(memory).save(shardedState(SMALL, dimZero(2), collective.rank, { note: "kept" }), 1, collective),
+      nativeCheckpointer(memory).save(
+        shardedState(SMALL, dimZero(2), collective.rank, { note: "kept" }),
+        1,
+        collective,
+      ),
     );
     let flip = { file: "", at: 0, mask: 0 };
     const store: CheckpointStore = {

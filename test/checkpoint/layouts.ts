@@ -51,5 +51,8 @@ export function generator(seed: number): (below: number) => number {
 }
 
 function hash(text: string): number {
-  return Array.from(text).reduce((sum, char) => Math.imul(sum ^ char.codePointAt(0)!, 0x01000193), 0x811c9dc5);
+  return Array.from(text).reduce(
+    (sum, char) => Math.imul(sum ^ char.codePointAt(0)!, 0x01000193),
+    0x811c9dc5,
+  );
 }

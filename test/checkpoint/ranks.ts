@@ -28,7 +28,8 @@ export function fakeCollectives(size: number): readonly Collective[] {
       const target = bytesOf(output);
       if (operation === "broadcast") target.set(bytesOf(call.inputs[Number(root)]!).slice());
       if (operation === "allGather") {
-        for (const [rank, input] of call.inputs.entries()) target.set(bytesOf(input!), rank * input!.byteLength);
+        for (const [rank, input] of call.inputs.entries())
+          target.set(bytesOf(input!), rank * input!.byteLength);
       }
     }
     call.done.resolve();
@@ -40,7 +41,8 @@ export function fakeCollectives(size: number): readonly Collective[] {
       calls[next] ??= { operation, inputs: [], outputs: [], done: Promise.withResolvers(), arrived: 0 };
       const call = calls[next++]!;
       call.done.promise.catch(() => undefined);
-      if (call.operation !== operation) call.done.reject(new CollectiveError(`rank ${rank}: ${operation}, not ${call.operation}`));
+      if (call.operation !== operation)
+        call.done.reject(new CollectiveError(`rank ${rank}: ${operation}, not ${call.operation}`));
       call.inputs[rank] = input;
       call.outputs[rank] = output;
       call.arrived += 1;

@@ -3,10 +3,11 @@
  *
  * @module
  */
+
+import { volume } from "../../checkpoint/boxes.ts";
 import type { ShardedState, StatePiece, Value } from "../../core/contracts/checkpointer.ts";
 import { bytesOf, DTYPES, type DType, type HostArray, newHostArray } from "../../core/contracts/dtype.ts";
 import type { Box } from "../../core/contracts/shard.ts";
-import { volume } from "../../checkpoint/boxes.ts";
 
 /** A whole tensor. */
 export interface FullTensor {
@@ -74,7 +75,10 @@ export function emptyState(
   tensors: readonly FullTensor[],
   layout: Layout,
   rank: number,
-): { readonly state: Pick<ShardedState, "tensors">; readonly filled: { tensor: FullTensor; box: Box; bytes: Uint8Array }[] } {
+): {
+  readonly state: Pick<ShardedState, "tensors">;
+  readonly filled: { tensor: FullTensor; box: Box; bytes: Uint8Array }[];
+} {
   const filled: { tensor: FullTensor; box: Box; bytes: Uint8Array }[] = [];
   const state = {
     tensors: tensors.map((tensor) => ({

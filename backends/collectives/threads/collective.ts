@@ -63,6 +63,8 @@ class ThreadsCollective implements Collective {
   readonly #members: readonly number[];
   readonly #subgroups: Collective[] = [];
   #sequence = 0;
+  /** Number of operations that went by slices: that stage has a count of its own. */
+  #sliced = 0;
   /** Operations that wait for a free slot. */
   #unposted = 0;
   /** Resolves when the last operation has read its peers. */
@@ -172,12 +174,12 @@ class ThreadsCollective implements Collective {
       await this.#post(operation, before);
       await before;
       if (this.#failure) throw this.#failure;
-      await this.#until("posted", operation);
+      await this.#until("posted", operation.sequence);
       this.#compare(operation.sequence);
       const finish = await this.#transfer(operation);
       this.#arrive("done", operation.sequence);
       read.resolve();
-      if (operation.exposed || finish) await this.#until("done", operation);
+      if (operation.exposed || finish) await this.#until("done", operation.sequence);
       finish?.();
     } catch (error) {
       this.#fail(error);
@@ -209,7 +211,7 @@ class ThreadsCollective implements Collective {
 
   /** Reads what this rank needs. Returns what is left to do when no peer reads this rank's input any more. */
   async #transfer(operation: Operation): Promise<(() => void) | undefined> {
-    const { call, sequence, output } = operation;
+    const { call, output } = operation;
     const { name, dtype, length } = call;
     if (length === 0) return undefined;
     if (name === "allGather" || name === "split") {
@@ -229,8 +231,9 @@ class ThreadsCollective implements Collective {
       const { begin, end } = sliceOf(length, this.size, this.rank);
       const own = windowOf(operation.exposed!.view, dtype, begin, end - begin);
       reduceInto(own, this.#peers(operation, begin, end - begin), call.op!, dtype);
-      this.#arrive("reduced", sequence);
-      await this.#until("reduced", operation);
+      const turn = this.#sliced++;
+      this.#arrive("reduced", turn);
+      await this.#until("reduced", turn);
       for (let peer = 0; peer < this.size; peer++) {
         const slice = sliceOf(length, this.size, peer);
         const count = slice.end - slice.begin;
@@ -263,10 +266,11 @@ class ThreadsCollective implements Collective {
     for (const member of this.#members) if (member !== this.#world.rank) this.#world.control.ring(member);
   }
 
-  #until(stage: Stage, { sequence }: Operation): Promise<void> {
+  #until(stage: Stage, sequence: number): Promise<void> {
     return this.#world.doorbell.until(() => {
       if (this.#block.all(stage, sequence)) return true;
-      this.#check(sequence);
+      // Who has posted an operation leaves no earlier than it is done.
+      this.#check(stage === "posted" ? sequence : undefined);
       return false;
     });
   }

@@ -19,7 +19,10 @@ import type { Place } from "./memories.ts";
 /** Operations of a group that may be under way at once; more wait their turn. */
 const SLOTS = 16;
 
-/** Stages of an operation: call made; own slice of an allReduce summed; all reading done. */
+/**
+ * Stages of an operation: call made; own slice of an allReduce reduced; all reading done. Not every operation passes
+ * `reduced`: whoever uses it numbers its operations apart.
+ */
 export type Stage = "posted" | "reduced" | "done";
 
 const STAGE: Readonly<Record<Stage, number>> = { posted: 0, reduced: 1, done: 2 };

@@ -25,7 +25,7 @@ const SHORT_ROW = 16;
 
 type ElementwiseKernels = Pick<
   Kernels,
-  "unary" | "unaryBackward" | "affine" | "binary" | "copy" | "reduce" | "normPower"
+  "unary" | "unaryBackward" | "affine" | "binary" | "copy" | "reduce" | "normPower" | "dropout"
 >;
 
 /** Whether every span is float32. */
@@ -100,6 +100,15 @@ export function fastElementwise(plain: Kernels, heap: Heap, wasm: WasmKernels): 
       for (let o = 0; o < outer; o++) {
         wasm.sumColumns(from + 4 * o * extent * inner, to + 4 * o * inner, extent, inner, +accumulate);
       }
+    },
+    dropout(x, out, p, key) {
+      // word >= p * 2^32, in whole numbers; p of 1 and what is no probability go to the twin.
+      const threshold = Math.ceil(p * 2 ** 32);
+      if (!(threshold >= 0 && threshold < 2 ** 32) || !isFloat32(x, out))
+        return plain.dropout(x, out, p, key);
+      requireSame("dropout", [x, out]);
+      const scale = 1 / (1 - p);
+      wasm.dropout(heap.address(x), heap.address(out), out.length, threshold, scale, key.low, key.high);
     },
     normPower(x, out, p) {
       if (p !== 2 || !isFloat32(x, out)) return plain.normPower(x, out, p);

@@ -12,7 +12,8 @@ import { collapse, forEachRow, requireWithin, sizeOf } from "./strides.ts";
 
 const SQRT_HALF = Math.SQRT1_2;
 const INV_SQRT_2PI = 0.3989422804014327;
-const SQRT_2_OVER_PI = 0.7978845608028654;
+/** 2 sqrt(2 / pi). */
+const GELU_SLOPE = 1.5957691216057308;
 const GELU_CUBIC = 0.044715;
 
 const UNARY: Readonly<Record<UnaryOp, (x: number) => number>> = {
@@ -25,7 +26,8 @@ const UNARY: Readonly<Record<UnaryOp, (x: number) => number>> = {
   sigmoid,
   relu: (x) => Math.max(0, x),
   gelu: (x) => x * normalCdf(x),
-  geluTanh: (x) => 0.5 * x * (1 + Math.tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x))),
+  // 0.5 (1 + tanh(u)) is sigmoid(2 u), which does not cancel for negative x.
+  geluTanh: (x) => x * sigmoid(GELU_SLOPE * (x + GELU_CUBIC * x * x * x)),
   silu: (x) => x * sigmoid(x),
 };
 
@@ -40,8 +42,8 @@ const DERIVATIVE: Readonly<Record<UnaryOp, (x: number, y: number) => number>> = 
   relu: (x) => (x > 0 ? 1 : 0),
   gelu: (x) => normalCdf(x) + x * INV_SQRT_2PI * Math.exp(-0.5 * x * x),
   geluTanh: (x) => {
-    const t = Math.tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x));
-    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * x * x);
+    const s = sigmoid(GELU_SLOPE * (x + GELU_CUBIC * x * x * x));
+    return s * (1 + x * (1 - s) * GELU_SLOPE * (1 + 3 * GELU_CUBIC * x * x));
   },
   silu: (x) => {
     const s = sigmoid(x);

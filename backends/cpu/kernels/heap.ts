@@ -50,7 +50,7 @@ export function requireLength(kernel: string, span: Span, length: number): void 
   }
 }
 
-/** @throws ShapeError unless `condition` holds. */
+/** @throws ShapeError unless all spans have one dtype and length. */
 export function requireSame(kernel: string, spans: readonly Span[]): void {
   const [first] = spans;
   for (const span of spans) {
@@ -61,7 +61,7 @@ export function requireSame(kernel: string, spans: readonly Span[]): void {
   }
 }
 
-/** A function that reads index i of an int32 or int64 span as a number. @throws ShapeError for other dtypes. */
+/** The first `length` or more indices of an int32 or int64 span. @throws ShapeError for other dtypes. */
 export function indices(heap: Heap, kernel: string, span: Span, length: number): Int32Array | number[] {
   requireLength(kernel, span, length);
   const view = heap.view(span);

@@ -94,6 +94,15 @@ export interface WasmKernels {
     visible: number,
     scale: number,
   ): void;
+  dropout(
+    x: number,
+    out: number,
+    n: number,
+    threshold: number,
+    scale: number,
+    keyLow: number,
+    keyHigh: number,
+  ): void;
   adamw(
     parameter: number,
     gradient: number,

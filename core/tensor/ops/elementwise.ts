@@ -169,7 +169,7 @@ export function div(a: Tensor, b: Tensor | number): Tensor {
   ]);
 }
 
-/** a to the power b. The gradient with respect to b needs a > 0, as in PyTorch. */
+/** a to the power b. Gradients follow the formulas: with respect to b for a > 0 only; with respect to a NaN where both are 0. */
 export function pow(a: Tensor, b: Tensor | number): Tensor {
   if (typeof b === "number") {
     using exponent = a.device.full([], b, { dtype: a.dtype }).keep();

@@ -44,21 +44,22 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: LossOptio
   const reduction = options.reduction ?? "mean";
   const columns = logits.shape.at(-1)!;
   const rows = numelOf(targets.shape);
-  const losses = device.allocate(targets.shape, dtype);
-  const logSumExp = device.allocate([rows], dtype);
+  // The scope has them until they are disposed: a target that is no class makes the kernel throw.
+  const losses = device.result(targets.shape, dtype);
+  const logSumExp = device.result([rows], dtype);
   kernels.crossEntropy(logits.span, targets.span, losses.span, logSumExp.span, rows, columns);
 
   // The number of targets that count stays on the device: reading it would stall the step.
   const count = reduction === "mean" ? countValid(targets, logits) : undefined;
   let out = losses;
   if (reduction !== "none") {
-    out = device.allocate([], dtype);
+    out = device.result([], dtype);
     kernels.reduce("sum", losses.span, out.span, 1, rows, 1);
     losses.dispose();
     if (count !== undefined)
       kernels.binary("div", { span: out.span, strides: [1] }, scalar(count), out.span, [1]);
   }
-  device.record(device.adopt(out), {
+  device.record(out, {
     op: "crossEntropy",
     inputs: [logits],
     saved: [logits, targets, logSumExp, count],

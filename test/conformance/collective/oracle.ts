@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 import type { ReductionOp } from "../../../core/contracts/collective.ts";
 import { bytesOf, type DType, type HostArray, newHostArray } from "../../../core/contracts/dtype.ts";
 
@@ -57,16 +59,12 @@ export function concatenated(dtype: DType, arrays: readonly HostArray[]): HostAr
 
 /** Whether two arrays have the same bytes. */
 export function sameBits(a: HostArray, b: HostArray): boolean {
-  const x = bytesOf(a);
-  const y = bytesOf(b);
-  return x.length === y.length && x.every((byte, i) => byte === y[i]);
+  return Buffer.compare(bytesOf(a), bytesOf(b)) === 0;
 }
 
-/** FNV-1a over an array's bytes, continuing from `hash`. */
-export function digest(array: HostArray, hash = 0x811c9dc5): number {
-  let value = hash;
-  for (const byte of bytesOf(array)) value = Math.imul(value ^ byte, 0x01000193) >>> 0;
-  return value;
+/** A hash of an array's bytes and what was hashed `before`. */
+export function digest(array: HostArray, before: string): string {
+  return createHash("sha1").update(before).update(bytesOf(array).slice()).digest("hex");
 }
 
 function reducedElement(

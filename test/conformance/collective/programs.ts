@@ -4,20 +4,20 @@
  * @module
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Collective, Work } from "../../../core/contracts/collective.ts";
+import type { Collective, ReductionOp, Work } from "../../../core/contracts/collective.ts";
 import { type DType, type HostArray, newHostArray } from "../../../core/contracts/dtype.ts";
 import { FsdpError, ShapeError } from "../../../core/contracts/errors.ts";
 import type { RankContext } from "../../../core/contracts/transport.ts";
-import { digest, SUITE_OPS } from "./oracle.ts";
+import { digest } from "./oracle.ts";
 import { type Allocate, allocateIn, type OperationSpec, startOperation } from "./random-operation.ts";
 
 /** What a rank found of a sequence of operations. */
 export interface SequenceReport {
   readonly problems: readonly string[];
   /** Of all results of operations whose result is the same on every rank. */
-  readonly common: number;
+  readonly common: string;
   /** Of all results. */
-  readonly own: number;
+  readonly own: string;
 }
 
 /** What became of a call. */
@@ -27,10 +27,14 @@ export interface Outcome {
   readonly rank: number | undefined;
 }
 
-/** Every operation, dtype and reduction at every length, each awaited at once. */
+/** Every operation at every length, for given dtypes and reductions, each awaited at once. */
 export async function everyOperation(
   context: RankContext,
-  args: { readonly dtypes: readonly DType[]; readonly lengths: readonly number[] },
+  args: {
+    readonly dtypes: readonly DType[];
+    readonly ops: readonly ReductionOp[];
+    readonly lengths: readonly number[];
+  },
 ): Promise<SequenceReport> {
   const specs: OperationSpec[] = [];
   for (const length of args.lengths) {
@@ -38,14 +42,16 @@ export async function everyOperation(
       const base = { dtype, length, op: "sum", root: 1, seed: specs.length, inPlace: false } as const;
       specs.push({ ...base, name: "allGather" }, { ...base, name: "allGather", inPlace: true });
       specs.push({ ...base, name: "broadcast" }, { ...base, name: "barrier" });
-      for (const op of SUITE_OPS) {
+      for (const op of args.ops) {
         specs.push({ ...base, name: "reduceScatter", op }, { ...base, name: "allReduce", op });
       }
     }
   }
-  // Twice, so that with two kinds of memory every operation meets both.
+  const kinds = allocators(context);
+  // Where there are two kinds of memory, every operation meets both: they alternate, and one more call shifts them.
   const shifted = [{ ...specs[0]!, name: "barrier" } as const, ...specs];
-  return runSequence(context.collective, [...specs, ...shifted], 1, async () => {}, allocators(context));
+  const sequence = kinds.length > 1 ? [...specs, ...shifted] : specs;
+  return runSequence(context.collective, sequence, 1, async () => {}, kinds);
 }
 
 /** Operations started ahead, up to `ahead` of them outstanding, with pauses that differ from rank to rank. */
@@ -183,6 +189,44 @@ export async function callAfterClose({ collective }: RankContext): Promise<Outco
   }
 }
 
+/** What a rank knows of its job. */
+export async function introduce(context: RankContext, args: unknown): Promise<unknown> {
+  context.report({ from: context.rank });
+  const { rank, worldSize, localWorldSize, collective } = context;
+  return { rank, worldSize, localWorldSize, args, collective: [collective.rank, collective.size] };
+}
+
+/** Steps until the ranks agree that a stop was requested. */
+export async function runUntilStopped({ collective, stopRequested, report }: RankContext): Promise<number> {
+  for (let step = 1; ; step++) {
+    report(step);
+    const stop = Int32Array.of(stopRequested() ? 1 : 0);
+    await collective.allReduce(stop, "max", "int32").wait();
+    if (stop[0] === 1) return step;
+    await sleep(1);
+  }
+}
+
+/** Never returns: one rank waits for nothing at all, the others for it. */
+export async function waitForEver({ collective, report, rank }: RankContext): Promise<void> {
+  report("waiting");
+  if (rank === 0) await new Promise(() => {});
+  await collective.barrier().wait();
+}
+
+/** The last rank throws an error of a class that is not the project's. */
+export async function foreignError(
+  { rank, worldSize, collective }: RankContext,
+  args: { readonly how: "builtin" | "own class" | "string" },
+): Promise<void> {
+  if (rank < worldSize - 1) return collective.barrier().wait();
+  if (args.how === "builtin") throw new RangeError("index 7 is outside");
+  if (args.how === "string") throw "just text";
+  throw new (class LossError extends Error {
+    override readonly name = "LossError";
+  })("loss is NaN");
+}
+
 async function runSequence(
   collective: Collective,
   specs: readonly OperationSpec[],
@@ -191,8 +235,8 @@ async function runSequence(
   allocators: readonly Allocate[],
 ): Promise<SequenceReport> {
   const problems: string[] = [];
-  let common = 0;
-  let own = 0;
+  let common = "";
+  let own = "";
   const pending: (() => Promise<void>)[] = [];
   for (const [index, spec] of specs.entries()) {
     await pause();

@@ -104,7 +104,8 @@ export function storeConformance(name: string, fresh: () => Promise<CheckpointSt
       const results = await Promise.allSettled(all.map((transaction) => transaction.commit()));
       const winners = results.flatMap((result, i) => (result.status === "fulfilled" ? [i] : []));
       expect(winners.length).toBe(1);
-      for (const result of results) if (result.status === "rejected") expect(result.reason).toBeInstanceOf(CheckpointError);
+      for (const result of results)
+        if (result.status === "rejected") expect(result.reason).toBeInstanceOf(CheckpointError);
       expect(await store.read("a", MANIFEST, 0, 1)).toEqual(Uint8Array.of(winners[0]!));
       await expect(store.begin("a")).rejects.toThrow(CheckpointError);
       for (const transaction of all) await transaction.abort();
@@ -128,7 +129,26 @@ export function storeConformance(name: string, fresh: () => Promise<CheckpointSt
       const store = await fresh();
       const good = await store.begin("good-1.0_x");
       await put(good, MANIFEST, [1]);
-      const bad = ["", ".", "..", "a/b", "../a", "/etc/passwd", "a\\b", "C:", "a..b", "A", "é", "a\0b", "a ", ".hidden", "-a", "a.", "a\n", "x".repeat(129)];
+      const bad = [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "../a",
+        "/etc/passwd",
+        "a\\b",
+        "C:",
+        "a..b",
+        "A",
+        "é",
+        "a\0b",
+        "a ",
+        ".hidden",
+        "-a",
+        "a.",
+        "a\n",
+        "x".repeat(129),
+      ];
       for (const name of bad) {
         await expect(store.begin(name)).rejects.toThrow(CheckpointError);
         await expect(store.join(name, good.id)).rejects.toThrow(CheckpointError);
@@ -148,7 +168,14 @@ export function storeConformance(name: string, fresh: () => Promise<CheckpointSt
       const transaction = await store.begin("a");
       await put(transaction, MANIFEST, [1, 2, 3]);
       await transaction.commit();
-      for (const [begin, end] of [[0, 4], [-1, 2], [2, 1], [4, 4], [0.5, 1], [0, Number.NaN]] as const) {
+      for (const [begin, end] of [
+        [0, 4],
+        [-1, 2],
+        [2, 1],
+        [4, 4],
+        [0.5, 1],
+        [0, Number.NaN],
+      ] as const) {
         await expect(store.read("a", MANIFEST, begin, end)).rejects.toThrow(CheckpointError);
       }
       await expect(store.read("a", "absent", 0, 0)).rejects.toThrow(CheckpointError);
@@ -156,7 +183,11 @@ export function storeConformance(name: string, fresh: () => Promise<CheckpointSt
   });
 }
 
-async function put(transaction: StoreTransaction, file: string, ...parts: readonly number[][]): Promise<void> {
+async function put(
+  transaction: StoreTransaction,
+  file: string,
+  ...parts: readonly number[][]
+): Promise<void> {
   const writer = await transaction.create(file);
   for (const part of parts) await writer.write(Uint8Array.from(part));
   await writer.close();

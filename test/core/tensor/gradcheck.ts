@@ -135,7 +135,8 @@ export async function gradcheck(
   }
   const doubled = await analytic(() => true, 2);
   for (const [i, gradient] of doubled.entries()) {
-    expect(gradient).toEqual(all[i]!.map((x) => x + x));
+    // Sums of several contributions round in another order.
+    for (const [j, x] of gradient!.entries()) expect(x).toBeCloseTo(2 * all[i]![j]!, 12);
   }
   expect(bytesOn(device)).toBe(before);
 }

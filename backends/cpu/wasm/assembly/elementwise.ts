@@ -26,7 +26,7 @@ function apply(op: i32, x: v128): v128 {
   if (op == SIGMOID) return sigmoid4(x);
   if (op == SILU) return f32x4.mul(x, sigmoid4(x));
   if (op == GELU_TANH) return f32x4.mul(x, geluGate(x));
-  return f32x4.max(x, f32x4.splat(0));
+  return f32x4.pmax(x, f32x4.splat(0));
 }
 
 // @ts-ignore: decorator

@@ -6,3 +6,4 @@ export * from "./rows";
 export * from "./norm";
 export * from "./scores";
 export * from "./optimizer";
+export * from "./dropout";

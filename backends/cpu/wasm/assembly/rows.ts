@@ -6,13 +6,13 @@ import { addWide, exp4, largest, loadRest, storeRest, totalWide } from "./vector
 @inline
 const MINUS_INFINITY: f32 = -Infinity;
 
-/** Largest of `n` elements. */
+/** Largest of `n` elements; a NaN may be passed over, as it shows in every sum of exponentials. */
 export function rowMax(x: usize, n: i32): f32 {
   const whole = <usize>(n & ~3) << 2;
   let m = f32x4.splat(MINUS_INFINITY);
-  for (let o: usize = 0; o < whole; o += 16) m = f32x4.max(m, v128.load(x + o));
+  for (let o: usize = 0; o < whole; o += 16) m = f32x4.pmax(m, v128.load(x + o));
   const rest = n & 3;
-  if (rest) m = f32x4.max(m, loadRest(x + whole, rest, f32x4.splat(MINUS_INFINITY)));
+  if (rest) m = f32x4.pmax(m, loadRest(x + whole, rest, f32x4.splat(MINUS_INFINITY)));
   return largest(m);
 }
 

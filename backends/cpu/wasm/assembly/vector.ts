@@ -45,12 +45,19 @@ export function largest(x: v128): f32 {
   );
 }
 
-/** e^x after Cephes' expf. Scaled by 2^n in two steps, so that results below the normal range come out right. */
+/** 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits. */
+const ROUNDER: f32 = 12582912;
+
+/**
+ * e^x after Cephes' expf. Scaled by 2^n in two steps, so that results below the normal range come out right. `pmin` and
+ * `pmax` are one instruction each and keep a NaN in their first argument.
+ */
 // @ts-ignore: decorator
 @inline
 export function exp4(x: v128): v128 {
-  x = f32x4.min(f32x4.max(x, f32x4.splat(-104)), f32x4.splat(89));
-  const n = f32x4.nearest(f32x4.mul(x, f32x4.splat(1.44269504088896341)));
+  x = f32x4.pmin(f32x4.pmax(x, f32x4.splat(-104)), f32x4.splat(89));
+  const shifted = fma(x, f32x4.splat(1.44269504088896341), f32x4.splat(ROUNDER));
+  const n = f32x4.sub(shifted, f32x4.splat(ROUNDER));
   let r = fma(n, f32x4.splat(-0.693359375), x);
   r = fma(n, f32x4.splat(2.12194440e-4), r);
   let y = fma(f32x4.splat(1.9875691500e-4), r, f32x4.splat(1.3981999507e-3));
@@ -59,7 +66,7 @@ export function exp4(x: v128): v128 {
   y = fma(y, r, f32x4.splat(1.6666665459e-1));
   y = fma(y, r, f32x4.splat(5.0000001201e-1));
   y = f32x4.add(fma(y, f32x4.mul(r, r), r), f32x4.splat(1));
-  const power = i32x4.trunc_sat_f32x4_s(n);
+  const power = i32x4.sub(shifted, f32x4.splat(ROUNDER));
   const half = i32x4.shr_s(power, 1);
   const one = i32x4.splat(127);
   y = f32x4.mul(y, i32x4.shl(i32x4.add(half, one), 23));

@@ -3,13 +3,13 @@ import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/pro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
+import { volume } from "../../../../checkpoint/boxes.ts";
 import { safetensorsFormat } from "../../../../checkpoint/formats/safetensors/format.ts";
 import { openSafetensors } from "../../../../checkpoint/formats/safetensors/reader.ts";
 import type { NamedTensor } from "../../../../core/contracts/checkpointer.ts";
 import { bytesOf, newHostArray } from "../../../../core/contracts/dtype.ts";
 import { CheckpointError, ShapeError } from "../../../../core/contracts/errors.ts";
 import type { Box } from "../../../../core/contracts/shard.ts";
-import { volume } from "../../../../checkpoint/boxes.ts";
 import { generator, tensorsArbitrary } from "../../layouts.ts";
 import { cutBox, type FullTensor, patternTensor } from "../../states.ts";
 
@@ -78,7 +78,9 @@ describe("safetensors files", () => {
     await safetensorsFormat.write(path, [named(patternTensor("a", "int32", [2]))], {});
     const before = await readFile(path);
     const bad = { ...named(patternTensor("b", "int32", [2])), read: async () => new Int32Array(1) };
-    await expect(safetensorsFormat.write(path, [bad], {})).rejects.toThrow("b has 4 bytes, its shape takes 8");
+    await expect(safetensorsFormat.write(path, [bad], {})).rejects.toThrow(
+      "b has 4 bytes, its shape takes 8",
+    );
     for (const name of ["", "__metadata__"]) {
       const tensor = named(patternTensor(name, "int32", [2]));
       await expect(safetensorsFormat.write(path, [tensor], {})).rejects.toThrow(CheckpointError);
@@ -92,7 +94,14 @@ describe("safetensors files", () => {
   test("types that no host array has are listed and read as bytes only", async () => {
     const json = '{"f8":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[0,3]}}';
     const file = join(folder, "f8.safetensors");
-    await writeFile(file, Buffer.concat([Buffer.from(BigUint64Array.of(BigInt(json.length)).buffer), Buffer.from(json), Buffer.of(1, 2, 3)]));
+    await writeFile(
+      file,
+      Buffer.concat([
+        Buffer.from(BigUint64Array.of(BigInt(json.length)).buffer),
+        Buffer.from(json),
+        Buffer.of(1, 2, 3),
+      ]),
+    );
     const reader = await openSafetensors(file);
     expect(reader.header.tensors.get("f8")!.dtype).toBe("F8_E4M3");
     expect(await reader.readBytes("f8")).toEqual(Uint8Array.of(1, 2, 3));

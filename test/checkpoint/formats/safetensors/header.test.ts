@@ -1,5 +1,9 @@
 import { describe, expect, test } from "bun:test";
-import { parseHeader, parseHeaderLength, type SafetensorsHeader } from "../../../../checkpoint/formats/safetensors/header.ts";
+import {
+  parseHeader,
+  parseHeaderLength,
+  type SafetensorsHeader,
+} from "../../../../checkpoint/formats/safetensors/header.ts";
 import { CheckpointError } from "../../../../core/contracts/errors.ts";
 
 /** Parses a file given as header text (or bytes) and a number of data bytes. */
@@ -63,7 +67,11 @@ describe("a header is refused", () => {
     ["shape product overflow", `{"a":${entry("F32", "[4294967296,4294967296]", 0, 8)}}`, 8],
     ["extent of 2^53", `{"a":${entry("F32", "[0,9007199254740992]", 0, 0)}}`, 0],
     ["extent of 2^63", `{"a":${entry("F32", "[0,9223372036854775808,9223372036854775808]", 0, 0)}}`, 0],
-    ["offset that rounds as a double", `{"a":${entry("F32", "[2]", 0, 8).replace("[0,8]", "[9007199254740993,9007199254741001]")}}`, 8],
+    [
+      "offset that rounds as a double",
+      `{"a":${entry("F32", "[2]", 0, 8).replace("[0,8]", "[9007199254740993,9007199254741001]")}}`,
+      8,
+    ],
     ["empty tensor inside another", `{"a":${F32},"b":${entry("F32", "[0]", 4, 4)}}`, 8],
     ["empty name", `{"":${F32}}`, 8],
     ["F4 with odd count", `{"a":${entry("F4", "[3]", 0, 2)}}`, 2],
@@ -94,30 +102,76 @@ describe("a header is accepted", () => {
   const accepted: [string, string, number][] = [
     ["trailing spaces", `{"a":${F32}}   `, 8],
     ["space between tokens", '{ "a" :\t{"dtype":"F32",\n"shape":[ 2 ],"data_offsets":[0, 8]}}', 8],
-    ["several empty tensors at one offset", `{"a":${entry("F32", "[0]", 0, 0)},"b":${entry("F32", "[0,3]", 0, 0)},"c":${F32}}`, 8],
-    ["a tensor start that is not aligned", `{"a":${entry("U8", "[1]", 0, 1)},"b":${entry("F32", "[1]", 1, 5)}}`, 5],
+    [
+      "several empty tensors at one offset",
+      `{"a":${entry("F32", "[0]", 0, 0)},"b":${entry("F32", "[0,3]", 0, 0)},"c":${F32}}`,
+      8,
+    ],
+    [
+      "a tensor start that is not aligned",
+      `{"a":${entry("U8", "[1]", 0, 1)},"b":${entry("F32", "[1]", 1, 5)}}`,
+      5,
+    ],
     ["no tensor and no data", "{}", 0],
     ["a scalar", `{"a":${entry("F64", "[]", 0, 8)}}`, 8],
     ["extents of 2^53 - 1 beside a zero", `{"a":${entry("F32", "[0,9007199254740991]", 0, 0)}}`, 0],
-    ["packed types of whole bytes", `{"a":${entry("F4", "[2]", 0, 1)},"b":${entry("F6_E3M2", "[4]", 1, 4)}}`, 4],
-    ["fields and tensors in any order", `{"b":${entry("F32", "[1]", 8, 12)},"a":{"data_offsets":[0,8],"shape":[2],"dtype":"F32"}}`, 12],
+    [
+      "packed types of whole bytes",
+      `{"a":${entry("F4", "[2]", 0, 1)},"b":${entry("F6_E3M2", "[4]", 1, 4)}}`,
+      4,
+    ],
+    [
+      "fields and tensors in any order",
+      `{"b":${entry("F32", "[1]", 8, 12)},"a":{"data_offsets":[0,8],"shape":[2],"dtype":"F32"}}`,
+      12,
+    ],
   ];
   test.each(accepted)("%s", (_, json, dataBytes) => {
     expect(parse(json, dataBytes).tensors.size).toBe(json.split("dtype").length - 1);
   });
 
   test("every dtype of the format", () => {
-    const bits: Record<string, number> = { BOOL: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6, U8: 8, I8: 8, F8_E5M2: 8, F8_E4M3: 8, F8_E8M0: 8, F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, I16: 16, U16: 16, F16: 16, BF16: 16, I32: 32, U32: 32, F32: 32, C64: 64, F64: 64, I64: 64, U64: 64 };
+    const bits: Record<string, number> = {
+      BOOL: 8,
+      F4: 4,
+      F6_E2M3: 6,
+      F6_E3M2: 6,
+      U8: 8,
+      I8: 8,
+      F8_E5M2: 8,
+      F8_E4M3: 8,
+      F8_E8M0: 8,
+      F8_E4M3FNUZ: 8,
+      F8_E5M2FNUZ: 8,
+      I16: 16,
+      U16: 16,
+      F16: 16,
+      BF16: 16,
+      I32: 32,
+      U32: 32,
+      F32: 32,
+      C64: 64,
+      F64: 64,
+      I64: 64,
+      U64: 64,
+    };
     for (const [dtype, size] of Object.entries(bits)) {
-      expect(parse(`{"a":${entry(dtype, "[4]", 0, size / 2)}}`, size / 2).tensors.get("a")!.dtype).toBe(dtype);
+      expect(parse(`{"a":${entry(dtype, "[4]", 0, size / 2)}}`, size / 2).tensors.get("a")!.dtype).toBe(
+        dtype,
+      );
     }
   });
 
   test("names that are special to JavaScript, escapes and pairs of surrogates", () => {
     const names = ["__proto__", "constructor", "toString", 'q"\\\n', "\u{1f600}"];
     const members = names.map((name) => `${JSON.stringify(name)}:${entry("F32", "[0]", 0, 0)}`);
-    const header = parse(`{"__metadata__":{"__proto__":"x","\\u0041":"\\ud83d\\ude00"},${members.join(",")}}`);
+    const header = parse(
+      `{"__metadata__":{"__proto__":"x","\\u0041":"\\ud83d\\ude00"},${members.join(",")}}`,
+    );
     expect([...header.tensors.keys()]).toEqual(names);
-    expect([...header.metadata]).toEqual([["__proto__", "x"], ["A", "\u{1f600}"]]);
+    expect([...header.metadata]).toEqual([
+      ["__proto__", "x"],
+      ["A", "\u{1f600}"],
+    ]);
   });
 });

@@ -157,9 +157,7 @@ describe("expand", () => {
   test("repeats along broadcast dims, and its gradient is the sum over the copies", async () => {
     await fc.assert(
       fc.asyncProperty(broadcasts, async ({ whole, b }) => {
-        await gradcheck(device, (t) => ops.expand(t, whole), [
-          { shape: b.map((_, d) => (b[d] === whole[d + whole.length - b.length] ? b[d]! : 1)) },
-        ]);
+        await gradcheck(device, (t) => ops.expand(t, whole), [{ shape: b }]);
       }),
       { numRuns: 12 },
     );

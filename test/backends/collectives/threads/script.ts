@@ -1,0 +1,32 @@
+/**
+ * A program that runs jobs on threads and says what came of them, for each runtime to run.
+ *
+ * @module
+ */
+import { threadsTransport } from "../../../../backends/collectives/threads/transport.ts";
+import type { RankJob } from "../../../../core/contracts/transport.ts";
+import type { SequenceReport } from "../../../conformance/collective/programs.ts";
+
+const module = new URL("../../../conformance/collective/programs.ts", import.meta.url).href;
+const launch = (name: string, args: unknown = {}, onMessage = (): void => {}): RankJob =>
+  threadsTransport.launch({ module, export: name, args }, { worldSize: 4, onMessage });
+
+const every = { dtypes: ["float32", "bfloat16", "float16", "int64"], ops: ["sum"], lengths: [0, 5, 4500] };
+const reports = (await launch("everyOperation", every).results) as readonly SequenceReport[];
+const mesh = await launch("meshReduction").results;
+const failure = await launch("failingRank", { computes: true }).results.catch((error: unknown) => error);
+const waiting = Promise.withResolvers<void>();
+const forEver = launch("waitForEver", {}, waiting.resolve);
+await waiting.promise;
+await forEver.kill();
+const killed = await forEver.results.catch((error: unknown) => error);
+
+console.log(
+  JSON.stringify({
+    problems: reports.flatMap((report) => report.problems),
+    agree: new Set(reports.map((report) => report.common)).size === 1,
+    mesh,
+    failure: failure instanceof Error ? [failure.name, failure.message] : failure,
+    killed: killed instanceof Error ? killed.name : killed,
+  }),
+);

@@ -1,0 +1,20 @@
+import { expect, test } from "bun:test";
+import { checkpointPlugin } from "../../checkpoint/mod.ts";
+import { CHECKPOINTER, FORMAT, type Kind, STORE } from "../../core/contracts/plugin.ts";
+
+test("the plugin registers each built-in under its kind and name", () => {
+  const registered = new Map<string, unknown>();
+  checkpointPlugin.setup({
+    root: "",
+    register: (kind, name, value) => void registered.set(`${kind.name}/${name}`, value),
+    get: <T>(kind: Kind<T>, name: string) => registered.get(`${kind.name}/${name}`) as T,
+    names: () => [],
+  });
+  const keys: [Kind<unknown>, string][] = [
+    [FORMAT, "safetensors"],
+    [STORE, "directory"],
+    [STORE, "memory"],
+    [CHECKPOINTER, "native"],
+  ];
+  expect([...registered.keys()]).toEqual(keys.map(([kind, name]) => `${kind.name}/${name}`));
+});
