@@ -37,5 +37,8 @@ usePlugins(registry, [
 /** What every rank runs: a registered program by name. Ranks import this module afresh to find it. */
 export const runProgram: RankFunction = programRunner(registry);
 
+// Not awaited: ranks in this event loop import this module, which a pending top-level await would keep from loading.
 // Exits by itself, not when the event loop is empty: a device library may keep threads alive.
-if (import.meta.main) process.exit(await runCommandLine(registry, process.argv.slice(2)));
+if (import.meta.main) {
+  void runCommandLine(registry, process.argv.slice(2)).then((code) => process.exit(code));
+}

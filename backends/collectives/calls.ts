@@ -7,6 +7,7 @@ import type { ReductionOp } from "../../core/contracts/collective.ts";
 import { DTYPES, type DType, type HostArray } from "../../core/contracts/dtype.ts";
 import { CollectiveError, ShapeError } from "../../core/contracts/errors.ts";
 import { dtypeOf } from "./elements.ts";
+import { SPLIT_FIELDS } from "./split.ts";
 
 /** The operations, `split` included: it is a gather of colors and keys. */
 export type CallName = "allGather" | "reduceScatter" | "allReduce" | "broadcast" | "barrier" | "split";
@@ -69,8 +70,8 @@ export function broadcastCall(size: number, data: HostArray, root: number): Call
 /** The barrier's call. */
 export const BARRIER_CALL: Call = { name: "barrier", length: 0, dtype: "uint8" };
 
-/** The call of a split: its data are one color and one key. */
-export const SPLIT_CALL: Call = { name: "split", length: 2, dtype: "float64" };
+/** The call of a split: its data are one row of the table of `split.ts`. */
+export const SPLIT_CALL: Call = { name: "split", length: SPLIT_FIELDS, dtype: "float64" };
 
 /** @throws CollectiveError when color or key are not safe integers. */
 export function checkSplit(color: number, key: number): void {

@@ -19,7 +19,7 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   contracts: [],
   tensor: ["contracts"],
   nn: ["contracts", "tensor"],
-  optim: ["contracts", "tensor"],
+  optim: ["contracts", "tensor", "nn"],
   engine: ["contracts", "tensor", "nn", "optim"],
   runtime: ["contracts", "tensor", "nn", "optim", "engine"],
 };
@@ -145,6 +145,7 @@ const k = "import { no } from './no.ts'";
       ["core/tensor/a.ts", "core/contracts/b.ts", true],
       ["core/contracts/a.ts", "core/tensor/b.ts", false],
       ["core/nn/a.ts", "core/optim/b.ts", false],
+      ["core/optim/a.ts", "core/nn/b.ts", true],
       ["core/engine/a.ts", "core/optim/b.ts", true],
       ["core/engine/a.ts", "core/runtime/b.ts", false],
       ["core/runtime/a.ts", "backends/cpu/b.ts", false],

@@ -42,6 +42,6 @@ export async function timeCollectives(
     barrier: await time(() => collective.barrier().wait()),
     allGather: await time(() => collective.allGather(whole, shard).wait()),
     reduceScatter: await time(() => collective.reduceScatter(shard, whole, "sum", "float32").wait()),
-    allReduce: await time(() => collective.allReduce(whole, "max", "float32").wait()),
+    allReduce: await time(() => collective.allReduce(whole, "avg", "float32").wait()),
   };
 }

@@ -10,8 +10,15 @@ const MOD = fileURLToPath(new URL("mod.ts", ROOT));
 /** How each runtime is started on a script. */
 export const RUNTIMES: Readonly<Record<"bun" | "deno", readonly string[]>> = {
   bun: [process.execPath],
-  deno: [fileURLToPath(new URL("node_modules/.bin/deno", ROOT)), "run", "-A"],
+  deno: [denoPath(), "run", "-A"],
 };
+
+/** The binary itself: npm's `deno` is a script around it that a signal would end alone. */
+function denoPath(): string {
+  const [path] = new Bun.Glob("node_modules/@deno/*/deno{,.exe}").scanSync(fileURLToPath(ROOT));
+  if (path === undefined) throw new Error("deno is not installed: run bun install");
+  return fileURLToPath(new URL(path, ROOT));
+}
 
 /** What a finished command left. */
 export interface Finished {
@@ -20,8 +27,11 @@ export interface Finished {
   readonly stderr: string;
 }
 
-/** A started command. */
-export function start(args: readonly string[], runtime: keyof typeof RUNTIMES = "bun") {
+/** A command that runs. */
+export type Started = Bun.Subprocess<"ignore", "pipe", "pipe">;
+
+/** Starts a command. */
+export function start(args: readonly string[], runtime: keyof typeof RUNTIMES = "bun"): Started {
   return Bun.spawn([...RUNTIMES[runtime], MOD, ...args], { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
 }
 

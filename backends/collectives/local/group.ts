@@ -18,7 +18,7 @@ import {
   reduceScatterCall,
   SPLIT_CALL,
 } from "../calls.ts";
-import { splitPlace } from "../split.ts";
+import { SPLIT_FIELDS, splitPlace } from "../split.ts";
 import { type Operands, perform } from "./perform.ts";
 
 /** The collectives of a new group, in rank order. @throws ConfigError unless `size` is a positive integer. */
@@ -144,13 +144,13 @@ class LocalCollective implements Collective {
 
   async split(color: number, key: number): Promise<Collective> {
     const sequence = this.#sequence;
-    const output = new Float64Array(2 * this.size);
+    const output = new Float64Array(SPLIT_FIELDS * this.size);
     const work = this.#start(
       () => {
         checkSplit(color, key);
         return SPLIT_CALL;
       },
-      { input: Float64Array.of(color, key), output },
+      { input: Float64Array.of(color, key, 0), output },
     );
     await work.wait();
     const { members, rank } = splitPlace(output, this.rank);

@@ -26,7 +26,7 @@ import {
 import { copyBytes, windowOf } from "../elements.ts";
 import { reduceInto } from "../reduce.ts";
 import { singleCollective } from "../single.ts";
-import { splitPlace } from "../split.ts";
+import { SPLIT_FIELDS, splitPlace } from "../split.ts";
 import { GroupBlock, type Stage } from "./group-block.ts";
 import { type Exposed, peerArray } from "./memories.ts";
 import type { RankWorld } from "./rank-world.ts";
@@ -36,9 +36,16 @@ const SLICED_ALL_REDUCE = 16384;
 
 /** The group of all ranks, whose block the launcher allocated at `offset`. */
 export function threadsCollective(world: RankWorld, offset: number): Collective {
-  if (world.size === 1) return singleCollective("threads");
-  const members = Array.from({ length: world.size }, (_, rank) => rank);
-  return new ThreadsCollective(world, new GroupBlock(world.control, offset, world.size), members);
+  return groupOf(
+    world,
+    offset,
+    Array.from({ length: world.size }, (_, rank) => rank),
+  );
+}
+
+function groupOf(world: RankWorld, offset: number, members: readonly number[]): Collective {
+  if (members.length === 1) return singleCollective("threads");
+  return new ThreadsCollective(world, new GroupBlock(world.control, offset, members.length), members);
 }
 
 /** One operation of this rank. */
@@ -106,17 +113,22 @@ class ThreadsCollective implements Collective {
   }
 
   async split(color: number, key: number): Promise<Collective> {
-    const pairs = await this.#exchange(color, key);
-    const place = splitPlace(pairs, this.rank);
-    const size = place.members.length;
-    // The first of each color makes the group's block and tells the others where it is.
-    const isLeader = place.rank === 0 && size > 1;
-    const offsets = await this.#exchange(isLeader ? GroupBlock.allocate(this.#world.control, size) : 0, 0);
-    const members = place.members.map((member) => this.#members[member]!);
-    const block = (): GroupBlock =>
-      new GroupBlock(this.#world.control, offsets[2 * place.members[0]!]!, size);
-    const subgroup =
-      size === 1 ? singleCollective(this.name) : new ThreadsCollective(this.#world, block(), members);
+    const { control } = this.#world;
+    const row = Float64Array.of(color, key, 0);
+    const table = new Float64Array(SPLIT_FIELDS * this.size);
+    const describe = (): Call => {
+      checkSplit(color, key);
+      if (this.rank === 0) row[2] = GroupBlock.allocateForSplit(control, this.size);
+      return SPLIT_CALL;
+    };
+    await this.#start(describe, row, table).wait();
+    const { members, sizesBefore } = splitPlace(table, this.rank);
+    const offset = GroupBlock.offsetAfter(table[2]!, sizesBefore);
+    const subgroup = groupOf(
+      this.#world,
+      offset,
+      members.map((member) => this.#members[member]!),
+    );
     this.#subgroups.push(subgroup);
     return subgroup;
   }
@@ -134,17 +146,6 @@ class ThreadsCollective implements Collective {
     await Promise.all(this.#subgroups.map((subgroup) => subgroup.close()));
     this.#block.leave(this.rank);
     this.#ringAll();
-  }
-
-  /** Every rank's pair of integers, in rank order. */
-  async #exchange(first: number, second: number): Promise<Float64Array> {
-    const pairs = new Float64Array(2 * this.size);
-    const describe = (): Call => {
-      checkSplit(first, second);
-      return SPLIT_CALL;
-    };
-    await this.#start(describe, Float64Array.of(first, second), pairs).wait();
-    return pairs;
   }
 
   /** A call that is wrong in itself fails the group too, lest the other ranks wait for it. */

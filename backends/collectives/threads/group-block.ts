@@ -76,6 +76,17 @@ export class GroupBlock {
     return control.allocate(layoutOf(size).bytes);
   }
 
+  /** Reserves room for the blocks of any split of `size` ranks; returns its offset. */
+  static allocateForSplit(control: Control, size: number): number {
+    // Groups of one have the largest blocks per rank.
+    return control.allocate(size * layoutOf(1).bytes);
+  }
+
+  /** Where a block is that follows blocks for groups of `sizes`. */
+  static offsetAfter(offset: number, sizes: readonly number[]): number {
+    return sizes.reduce((sum, size) => sum + layoutOf(size).bytes, offset);
+  }
+
   /** Whether operation `sequence` may be posted: its slot's former user is done on all ranks. */
   free(sequence: number): boolean {
     return sequence < SLOTS || this.all("done", sequence - SLOTS);

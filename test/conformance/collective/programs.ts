@@ -94,6 +94,18 @@ export async function subgroups({ collective }: RankContext): Promise<unknown> {
   return { ...found, ranks, size };
 }
 
+/** Splits that are under way together with each other and with operations called at different times on each rank. */
+export async function splitsUnderWay({ collective }: RankContext): Promise<readonly number[]> {
+  const { rank, size } = collective;
+  const splits = [collective.split(rank % 2, 0), collective.split(0, -rank)];
+  await sleep(rank % 3);
+  const total = Int32Array.of(1);
+  await collective.allReduce(total, "sum", "int32").wait();
+  const [parity, reversed] = await Promise.all(splits);
+  await reversed!.broadcast(total, size - 1).wait();
+  return [total[0]!, parity!.size, parity!.rank, reversed!.rank];
+}
+
 /** Row and column groups used one after the other by a mesh reduction: every rank ends with the sum of all. */
 export async function meshReduction({ collective }: RankContext): Promise<number> {
   const row = await collective.split(Math.floor(collective.rank / 2), 0);

@@ -134,6 +134,29 @@ export function collectiveConformance(transport: Transport, options: Conformance
     );
 
     test(
+      "a split need not be awaited before the next call",
+      async () => {
+        const found = await run<readonly number[]>(world, "splitsUnderWay");
+        const sizes = [Math.ceil(world / 2), Math.floor(world / 2)];
+        found.forEach((ranks, rank) => {
+          expect(ranks).toEqual([world, sizes[rank % 2]!, Math.floor(rank / 2), world - 1 - rank]);
+        });
+      },
+      timeout,
+    );
+
+    if (world % 2 === 0) {
+      test(
+        "a mesh of two columns reduces over rows, then columns, to the sum of all",
+        async () => {
+          const sum = (world * (world + 1)) / 2;
+          expect(await run<number>(world, "meshReduction")).toEqual(new Array(world).fill(sum));
+        },
+        timeout,
+      );
+    }
+
+    test(
       "no call may follow close",
       async () => {
         for (const { name } of await run<Outcome>(world, "callAfterClose")) expect(name).toBe("StateError");

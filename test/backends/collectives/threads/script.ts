@@ -6,27 +6,42 @@
 import { threadsTransport } from "../../../../backends/collectives/threads/transport.ts";
 import type { RankJob } from "../../../../core/contracts/transport.ts";
 import type { SequenceReport } from "../../../conformance/collective/programs.ts";
+import type { BadEnd } from "./programs.ts";
 
 const module = new URL("../../../conformance/collective/programs.ts", import.meta.url).href;
+const badEnds = new URL("./programs.ts", import.meta.url).href;
 const launch = (name: string, args: unknown = {}, onMessage = (): void => {}): RankJob =>
   threadsTransport.launch({ module, export: name, args }, { worldSize: 4, onMessage });
 
 const every = { dtypes: ["float32", "bfloat16", "float16", "int64"], ops: ["sum"], lengths: [0, 5, 4500] };
 const reports = (await launch("everyOperation", every).results) as readonly SequenceReport[];
 const mesh = await launch("meshReduction").results;
-const failure = await launch("failingRank", { computes: true }).results.catch((error: unknown) => error);
+const failure = await errorOf(launch("failingRank", { computes: true }));
 const waiting = Promise.withResolvers<void>();
 const forEver = launch("waitForEver", {}, waiting.resolve);
 await waiting.promise;
 await forEver.kill();
-const killed = await forEver.results.catch((error: unknown) => error);
+const killed = await errorOf(forEver);
+const badEnd = (how: BadEnd): RankJob =>
+  threadsTransport.launch({ module: badEnds, export: "badEnd", args: { how } }, { worldSize: 2 });
 
 console.log(
   JSON.stringify({
     problems: reports.flatMap((report) => report.problems),
     agree: new Set(reports.map((report) => report.common)).size === 1,
     mesh,
-    failure: failure instanceof Error ? [failure.name, failure.message] : failure,
-    killed: killed instanceof Error ? killed.name : killed,
+    failure,
+    killed: killed[0],
+    rejection: await errorOf(badEnd("rejection")),
+    exception: await errorOf(badEnd("exception")),
   }),
 );
+
+async function errorOf(job: RankJob): Promise<readonly string[]> {
+  try {
+    await job.results;
+    return [];
+  } catch (error) {
+    return error instanceof Error ? [error.name, error.message] : [String(error)];
+  }
+}
