@@ -152,5 +152,9 @@ export interface TensorFormat {
   readonly name: string;
   open(path: string): Promise<TensorReader>;
   /** Writes to a temporary file, makes it durable and renames it to `path`. */
-  write(path: string, tensors: readonly NamedTensor[], metadata: Readonly<Record<string, string>>): Promise<void>;
+  write(
+    path: string,
+    tensors: readonly NamedTensor[],
+    metadata: Readonly<Record<string, string>>,
+  ): Promise<void>;
 }

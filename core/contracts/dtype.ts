@@ -46,7 +46,12 @@ export const DTYPES: Readonly<Record<DType, DTypeInfo>> = {
  *
  * @throws RangeError when the range is outside the buffer or unaligned for the dtype.
  */
-export function hostArray(dtype: DType, buffer: ArrayBufferLike, byteOffset: number, length: number): HostArray {
+export function hostArray(
+  dtype: DType,
+  buffer: ArrayBufferLike,
+  byteOffset: number,
+  length: number,
+): HostArray {
   switch (dtype) {
     case "float32":
       return new Float32Array(buffer, byteOffset, length);

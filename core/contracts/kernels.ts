@@ -163,9 +163,23 @@ export interface Kernels {
   /** `out[i] = op(a[i . a.strides], b[i . b.strides])` over `sizes`, `out` contiguous. In place over a contiguous operand allowed. */
   binary(op: BinaryOp, a: StridedOperand, b: StridedOperand, out: Span, sizes: readonly number[]): void;
   /** `out[i] = condition[i] != 0 ? a[i] : b[i]` over `sizes`. */
-  where(condition: StridedOperand, a: StridedOperand, b: StridedOperand, out: Span, sizes: readonly number[]): void;
+  where(
+    condition: StridedOperand,
+    a: StridedOperand,
+    b: StridedOperand,
+    out: Span,
+    sizes: readonly number[],
+  ): void;
   /** Reduces the middle extent of `[outer, extent, inner]` to `[outer, inner]`. */
-  reduce(op: ReduceOp, x: Span, out: Span, outer: number, extent: number, inner: number, accumulate?: boolean): void;
+  reduce(
+    op: ReduceOp,
+    x: Span,
+    out: Span,
+    outer: number,
+    extent: number,
+    inner: number,
+    accumulate?: boolean,
+  ): void;
 
   matmul(args: MatmulArgs): void;
 
@@ -209,7 +223,14 @@ export interface Kernels {
    * Cross entropy of `logits` [rows, columns] against int32 or int64 `targets`: per-row `losses` and `logSumExp`.
    * A target of -100 is ignored: loss 0.
    */
-  crossEntropy(logits: Span, targets: Span, losses: Span, logSumExp: Span, rows: number, columns: number): void;
+  crossEntropy(
+    logits: Span,
+    targets: Span,
+    losses: Span,
+    logSumExp: Span,
+    rows: number,
+    columns: number,
+  ): void;
   /** `dLogits = (softmax(logits) - onehot(target)) * gradient[row]`, zero for ignored rows. In place over `logits` allowed. */
   crossEntropyBackward(
     logits: Span,
