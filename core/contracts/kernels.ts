@@ -214,7 +214,7 @@ export interface Kernels {
     columns: number;
   }): void;
 
-  /** `out[i] = table[indices[i]]`; indices are int32 or int64. @throws ShapeError when an index is outside the table (where the host can see it). */
+  /** `out[i] = table[indices[i]]` for `rows` indices; indices are int32 or int64. @throws ShapeError when an index is outside the table (where the host can see it). */
   embedding(table: Span, indices: Span, out: Span, rows: number, columns: number): void;
   /** `dTable[indices[i]] += gradient[i]` in index order; `dTable` is overwritten (zero-filled first). */
   embeddingBackward(gradient: Span, indices: Span, dTable: Span, rows: number, columns: number): void;

@@ -25,7 +25,7 @@ export interface ProbeLine {
 
 /** Options common to backends; each takes what it knows. */
 export interface BackendOptions {
-  /** Shared memory of this rank, see `RankContext.hostMemory`. */
+  /** This rank's own memory, see `RankContext.hostMemory`; no two backends share one. */
   readonly hostMemory?: WebAssembly.Memory | undefined;
   /** Ranks that share this host's cores. */
   readonly localWorldSize?: number | undefined;

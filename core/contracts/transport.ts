@@ -12,7 +12,7 @@ export interface RankContext {
   readonly rank: number;
   readonly worldSize: number;
   readonly collective: Collective;
-  /** Memory that the ranks of one host share; a host backend that keeps its tensors in it saves collectives a copy. */
+  /** This rank's own memory, which the other ranks of its host can read; a host backend that keeps its tensors in it saves collectives a copy. */
   readonly hostMemory?: WebAssembly.Memory;
   /** Ranks that run on this host, for sharing cores. */
   readonly localWorldSize: number;

@@ -45,6 +45,14 @@ export interface TensorOptions {
   readonly requiresGrad?: boolean;
 }
 
+/** Options of a device. */
+export interface DeviceOptions {
+  /** 0 by default; give every rank of a job the same. */
+  readonly seed?: number;
+  /** 0 by default. */
+  readonly rank?: number;
+}
+
 /** What `record` needs to put an operation on the tape. */
 export interface RecordInit {
   readonly op: string;
@@ -68,6 +76,8 @@ export class Device {
   readonly backend: Backend;
   /** Seed of every random stream of this program. */
   seed: number;
+  /** Tells streams apart that must differ between the ranks of a job with one seed: dropout's. */
+  readonly rank: number;
   /** Whether operations are recorded. */
   gradEnabled = true;
   /** The unit whose forward is running, whose preparation the backward of new nodes needs. */
@@ -78,9 +88,10 @@ export class Device {
   #nodes = 0;
   #streams = 0;
 
-  constructor(backend: Backend, options: { readonly seed?: number } = {}) {
+  constructor(backend: Backend, options: DeviceOptions = {}) {
     this.backend = backend;
     this.seed = options.seed ?? 0;
+    this.rank = options.rank ?? 0;
   }
 
   /** Uninitialised memory, owned by the caller, off the tape. */

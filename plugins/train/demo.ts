@@ -16,7 +16,7 @@ import { INTERRUPTED } from "./supervise.ts";
 const RANKS = 2;
 /** Another number, that does not divide the model evenly. */
 const GENERATING_RANKS = 3;
-const STEPS = 240;
+const STEPS = 1200;
 const PROMPT = "/**\n * ";
 const PRESET = "gpt2-bytes";
 
@@ -65,11 +65,11 @@ function demoConfig(context: CommandContext, save: string): TrainConfig {
       minNumParams: 0,
     },
     steps: STEPS,
-    batchSize: 8,
+    batchSize: 4,
     seqLen: 128,
     accumulation: 1,
     optimizer: { kind: "adamw", lr: 3e-3, betas: [0.9, 0.99], eps: 1e-8, weightDecay: 0.1, momentum: 0 },
-    schedule: { kind: "cosine", warmupSteps: 20 },
+    schedule: { kind: "cosine", warmupSteps: 40 },
     clip: 1,
     seed: 1,
     save,

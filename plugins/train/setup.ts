@@ -26,7 +26,7 @@ export async function createDevice(
     rank: context.rank,
     settings: place.backendSettings,
   });
-  return new Device(backend, { seed });
+  return new Device(backend, { seed, rank: context.rank });
 }
 
 /** Opens the file with a model's values, when it has one. */

@@ -22,6 +22,9 @@ const CANDIDATES: Readonly<Record<string, readonly string[]>> = {
   win32: ["libopenblas.dll", "openblas.dll", "mkl_rt.2.dll", "mkl_rt.dll"],
 };
 
+/** Operations from which a product gains more from a second thread than waking it costs. Attention's products stay below. */
+const WORTH_SHARING = 3e7;
+
 const HOW_TO_INSTALL: Readonly<Record<string, string>> = {
   linux: "install it with: apt-get install libopenblas0 (Debian, Ubuntu) or dnf install openblas (Fedora)",
   darwin: "Accelerate is part of macOS; or install OpenBLAS with: brew install openblas",
@@ -34,8 +37,8 @@ export interface BlasLibrary {
   /** For people, for example `OpenBLAS 0.3.21`. */
   readonly title: string;
   readonly threads: number;
-  /** Gives the library its number of threads, for the whole process. Accelerate decides for itself. */
-  setThreads(): void;
+  /** Gives the library a number of threads, for the whole process. Accelerate decides for itself. */
+  setThreads(threads: number): void;
   readonly sgemm: CblasGemm;
   readonly dgemm: CblasGemm;
   /** The address of a buffer's first byte. */
@@ -109,7 +112,7 @@ function open(koffi: Koffi, file: string, threads: number): BlasLibrary | undefi
       file,
       title: typeof config === "string" ? config.split(" ").slice(0, 2).join(" ") : fallback,
       threads,
-      setThreads: () => setThreads(threads),
+      setThreads: (count) => void setThreads(count),
       sgemm: library.func(signature("cblas_sgemm", "float")),
       dgemm: library.func(signature("cblas_dgemm", "double")),
       address: (bytes) => Number(koffi.address(bytes)),
@@ -122,12 +125,18 @@ function open(koffi: Koffi, file: string, threads: number): BlasLibrary | undefi
 
 /** The engine of a found library over a device's memory. A shared memory never moves, so its address is taken once. */
 export function blasEngine(memory: WebAssembly.Memory, library: BlasLibrary): GemmEngine {
-  library.setThreads();
+  library.setThreads(1);
+  let threads = 1;
+  const share = (flops: number): void => {
+    const wanted = flops < WORTH_SHARING ? 1 : library.threads;
+    if (wanted !== threads) library.setThreads(wanted);
+    threads = wanted;
+  };
   const base = library.address(new Uint8Array(memory.buffer));
   return {
     name: "blas",
-    float32: gemm(base, library.sgemm),
-    float64: gemm(base, library.dgemm),
+    float32: gemm(base, library.sgemm, share),
+    float64: gemm(base, library.dgemm, share),
   };
 }
 
@@ -136,8 +145,9 @@ export function describeBlas({ title, file, threads }: BlasLibrary): string {
   return `${title} (${file}), ${threads} ${threads === 1 ? "thread" : "threads"} a rank`;
 }
 
-function gemm(base: number, function_: CblasGemm): GemmFunction {
+function gemm(base: number, function_: CblasGemm, share: (flops: number) => void): GemmFunction {
   return (m, n, k, alpha, a, lda, transposeA, b, ldb, transposeB, c, ldc, accumulate) => {
+    share(2 * m * n * k);
     function_(
       ROW_MAJOR,
       transposeA ? TRANSPOSE : NO_TRANSPOSE,

@@ -20,7 +20,7 @@ export function dropout(x: Tensor, p: number, training = true): Tensor {
   // A handle of its own in any case, so that a caller may dispose it.
   if (!training || p === 0) return reshape(x, x.shape);
   const { device } = x;
-  const key = streamKey(device.seed, "dropout", device.nextStream());
+  const key = streamKey(device.seed, "dropout", device.rank, device.nextStream());
   const out = device.result(x.shape, x.dtype);
   device.backend.kernels.dropout(x.span, out.span, p, key);
   return device.record(out, {

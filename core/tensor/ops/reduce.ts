@@ -11,7 +11,7 @@ import { reduceOver, spread } from "./broadcast.ts";
 /** Options of the reductions. */
 export interface ReduceOptions {
   /** Dims to reduce; all of them by default, and when the list is empty. */
-  readonly dims?: number | readonly number[];
+  readonly dim?: number | readonly number[];
   /** Keep reduced dims with extent 1. */
   readonly keepDim?: boolean;
 }
@@ -29,7 +29,7 @@ interface Reduction {
 }
 
 function reductionOf(x: Tensor, options: ReduceOptions, what: string): Reduction {
-  const given = typeof options.dims === "number" ? [options.dims] : (options.dims ?? []);
+  const given = typeof options.dim === "number" ? [options.dim] : (options.dim ?? []);
   const dims = new Set(given.map((dim) => normalizeDim(dim, x.shape.length, what)));
   if (dims.size !== given.length) {
     throw new ShapeError(

@@ -17,7 +17,7 @@ describe("dropout", () => {
     using x = device.ones([1001]);
     using y = ops.dropout(x, 0.25);
     const words = new Uint32Array(1001);
-    randomWords(streamKey(device.seed, "dropout", position), 0, words);
+    randomWords(streamKey(device.seed, "dropout", device.rank, position), 0, words);
     const expected = Array.from(words, (word) => (word / 2 ** 32 >= 0.25 ? Math.fround(1 / 0.75) : 0));
     expect(await valuesOf(y)).toEqual(expected);
     const kept = expected.filter((value) => value > 0).length;

@@ -35,7 +35,7 @@ describe("matmul", () => {
           // The same sum of products, made of elementwise operations.
           const wide = ops.expand(ops.reshape(x, [...a, m, k, 1]), [...whole, m, k, n]);
           const tall = ops.expand(ops.reshape(y, [...b, 1, k, n]), [...whole, m, k, n]);
-          const expected = await valuesOf(ops.sum(ops.mul(wide, tall), { dims: -2 }));
+          const expected = await valuesOf(ops.sum(ops.mul(wide, tall), { dim: -2 }));
           for (const [i, found] of (await valuesOf(z)).entries()) expect(found).toBeCloseTo(expected[i]!, 12);
         });
       }),

@@ -21,8 +21,8 @@ describe("layerNorm", () => {
         await gradcheck(device, (x, weight, bias) => ops.layerNorm(x!, weight!, bias, 0.1), inputs);
         await device.scope(async () => {
           const [x, weight, bias] = inputs.map((input) => device.randn(input.shape, { dtype: "float64" }));
-          const centred = ops.sub(x!, ops.mean(x!, { dims: -1, keepDim: true }));
-          const variance = ops.mean(ops.mul(centred, centred), { dims: -1, keepDim: true });
+          const centred = ops.sub(x!, ops.mean(x!, { dim: -1, keepDim: true }));
+          const variance = ops.mean(ops.mul(centred, centred), { dim: -1, keepDim: true });
           const normal = ops.div(centred, ops.sqrt(ops.add(variance, 0.1)));
           const scaled = ops.mul(normal, weight!);
           const expected = await valuesOf(bias === undefined ? scaled : ops.add(scaled, bias));

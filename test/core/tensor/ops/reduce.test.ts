@@ -15,7 +15,7 @@ afterAll(() => device.backend.dispose());
 const cases = shapes.chain((shape) =>
   fc.record({
     shape: fc.constant(shape),
-    dims: fc.option(fc.subarray([...shape.keys()]), { nil: undefined }),
+    dim: fc.option(fc.subarray([...shape.keys()]), { nil: undefined }),
     keepDim: fc.boolean(),
   }),
 );
@@ -47,11 +47,11 @@ describe("reductions", () => {
     const [operation, formula] = REDUCTIONS[name];
     test(`${name} over any dims gives its formula's values, shape and gradients`, async () => {
       await fc.assert(
-        fc.asyncProperty(cases, async ({ shape, dims, keepDim }) => {
-          const all = dims === undefined || dims.length === 0;
-          const over = (d: number) => all || dims.includes(d);
+        fc.asyncProperty(cases, async ({ shape, dim, keepDim }) => {
+          const all = dim === undefined || dim.length === 0;
+          const over = (d: number) => all || dim.includes(d);
           const kept = shape.map((extent, d) => (over(d) ? 1 : extent));
-          const options = { keepDim, ...(dims === undefined ? {} : { dims }) };
+          const options = { keepDim, ...(dim === undefined ? {} : { dim }) };
           const empty = shape.some((extent, d) => extent === 0 && over(d)) && numelOf(kept) > 0;
           const value = name === "max" ? distinct : clearOfZero;
           const given = Array.from({ length: numelOf(shape) }, (_, i) => value(i));
@@ -80,7 +80,7 @@ describe("reductions", () => {
       [1, 2],
       [3, 4],
     ]);
-    using rows = ops.sum(x, { dims: -1 });
+    using rows = ops.sum(x, { dim: -1 });
     expect(await valuesOf(rows)).toEqual([3, 7]);
   });
 
@@ -92,7 +92,7 @@ describe("reductions", () => {
 
   test("dims outside the rank or named twice are refused", () => {
     using x = device.zeros([2, 3]);
-    expect(() => ops.sum(x, { dims: 2 })).toThrow(ShapeError);
-    expect(() => ops.mean(x, { dims: [0, -2] })).toThrow("name a dim twice");
+    expect(() => ops.sum(x, { dim: 2 })).toThrow(ShapeError);
+    expect(() => ops.mean(x, { dim: [0, -2] })).toThrow("name a dim twice");
   });
 });

@@ -26,7 +26,7 @@ describe("softmax", () => {
         await device.scope(async () => {
           const x = device.randn(shape, { dtype: "float64" });
           const powers = ops.exp(x);
-          const plain = await valuesOf(ops.div(powers, ops.sum(powers, { dims: dim, keepDim: true })));
+          const plain = await valuesOf(ops.div(powers, ops.sum(powers, { dim: dim, keepDim: true })));
           const soft = await valuesOf(ops.softmax(x, dim));
           const log = await valuesOf(ops.logSoftmax(x, dim));
           for (const [i, expected] of plain.entries()) {

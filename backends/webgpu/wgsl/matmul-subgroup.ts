@@ -1,0 +1,225 @@
+/**
+ * Matrix product of float16 operands on subgroup matrices (tensor cores), accumulating in float32. A workgroup stages
+ * blocks of both operands as they lie in memory, in 16-byte words with padded rows; matrices are loaded from there in
+ * either order, so no layout needs a transposing copy. The next blocks travel to registers while the current ones are
+ * multiplied. Elements of subgroup matrices are out of reach: results pass through workgroup memory on their way out.
+ *
+ * @module
+ */
+import { type MatmulVariant, epilogue, prologue } from "./matmul-common.ts";
+
+/** Extents of a workgroup's block (`m` x `n`, staged `k` deep), shared by `subgroupsM` x `subgroupsN` subgroups. */
+export interface SubgroupTileShape {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly subgroupsM: number;
+  readonly subgroupsN: number;
+  /** Staged blocks: with two, one barrier a step. */
+  readonly buffers: 1 | 2;
+}
+
+/** Extent of a subgroup matrix in each dimension, and lanes of a subgroup. */
+const MATRIX = 16;
+const LANES = 32;
+
+/** Threads of a workgroup. */
+export function subgroupTileThreads(tile: SubgroupTileShape): number {
+  return LANES * tile.subgroupsM * tile.subgroupsN;
+}
+
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+
+/** Bytes of workgroup memory. */
+export function subgroupTileBytes(tile: SubgroupTileShape, variant: Pick<MatmulVariant, "a" | "b">): number {
+  return 16 * arena(tile, variant).size;
+}
+
+function arena(
+  tile: SubgroupTileShape,
+  { a, b }: Pick<MatmulVariant, "a" | "b">,
+): { strideA: number; strideB: number; vectorsA: number; buffer: number; strip: number; stripStride: number; size: number } {
+  const strideA = (a.deep ? tile.k : tile.m) / 8 + 1;
+  const strideB = (b.deep ? tile.k : tile.n) / 8 + 1;
+  const vectorsA = strideA * (a.deep ? tile.m : tile.k);
+  const buffer = vectorsA + strideB * (b.deep ? tile.n : tile.k);
+  const stripStride = tile.n / tile.subgroupsN / 4 + 2;
+  const strip = MATRIX * stripStride;
+  const size = Math.max(tile.buffers * buffer, tile.subgroupsM * tile.subgroupsN * strip);
+  return { strideA, strideB, vectorsA, buffer, strip, stripStride, size };
+}
+
+/** The kernel's text, without declarations of bindings and parameters. */
+export function matmulSubgroup(tile: SubgroupTileShape, variant: MatmulVariant): string {
+  const threads = subgroupTileThreads(tile);
+  const { strideA, strideB, vectorsA, buffer, strip, stripStride, size } = arena(tile, variant);
+  const [perM, perN] = [tile.m / tile.subgroupsM, tile.n / tile.subgroupsN];
+  const [rows, columns] = [range(perM / MATRIX), range(perN / MATRIX)];
+  const a = stage("a", variant, tile.m, tile.k, threads, 0, strideA);
+  const b = stage("b", variant, tile.n, tile.k, threads, vectorsA, strideB);
+  const step = (s: number): string => {
+    const left = rows.map((i) => {
+      const at = variant.a.deep
+        ? `(subgroupRow + ${i * MATRIX}u) * ${strideA}u + ${(s * MATRIX) / 8}u`
+        : `${s * MATRIX * strideA + (i * MATRIX) / 8}u + subgroupRow / 8u`;
+      const order = variant.a.deep ? "row_major" : "col_major";
+      return `let l${i} = subgroupMatrixLoad<subgroup_matrix_left<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, from + ${at}, ${strideA}u);`;
+    });
+    const right = columns.map((j) => {
+      const at = variant.b.deep
+        ? `(subgroupColumn + ${j * MATRIX}u) * ${strideB}u + ${(s * MATRIX) / 8}u`
+        : `${s * MATRIX * strideB + (j * MATRIX) / 8}u + subgroupColumn / 8u`;
+      const order = variant.b.deep ? "col_major" : "row_major";
+      return `let r${j} = subgroupMatrixLoad<subgroup_matrix_right<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, from + ${vectorsA}u + ${at}, ${strideB}u);`;
+    });
+    const products = rows.flatMap((i) =>
+      columns.map((j) => `c${i}_${j} = subgroupMatrixMultiplyAccumulate(l${i}, r${j}, c${i}_${j});`),
+    );
+    return `{ ${left.join(" ")} ${right.join(" ")} ${products.join(" ")} }`;
+  };
+  return `
+var<workgroup> tile: array<vec4u, ${size}>;
+
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+  ${prologue(tile.m, tile.n)}
+  let subgroupRow = (subgroup / ${tile.subgroupsN}u) * ${perM}u;
+  let subgroupColumn = (subgroup % ${tile.subgroupsN}u) * ${perN}u;
+  ${rows.flatMap((i) => columns.map((j) => `var c${i}_${j}: subgroup_matrix_result<f32, ${MATRIX}, ${MATRIX}>;`)).join(" ")}
+  if (kBegin < kEnd) {
+    ${a.setup}
+    ${b.setup}
+    var depth = kBegin;
+    ${a.load("depth")}
+    ${b.load("depth")}
+    var from = 0u;
+    ${a.store}
+    ${b.store}
+    workgroupBarrier();
+    loop {
+      let next = depth + ${tile.k}u;
+      let more = next < kEnd;
+      if (more) {
+        ${a.load("next")}
+        ${b.load("next")}
+      }
+      ${range(tile.k / MATRIX)
+        .map(step)
+        .join("\n      ")}
+      if (!more) { break; }
+      ${tile.buffers === 2 ? `from = ${buffer}u - from;` : "workgroupBarrier();"}
+      ${a.store}
+      ${b.store}
+      workgroupBarrier();
+      depth = next;
+    }
+  }
+  let strip = subgroup * ${strip}u;
+  ${rows
+    .map(
+      (i) => `workgroupBarrier();
+  ${columns.map((j) => `subgroupMatrixStore<row_major>(&tile, strip + ${j * 4}u, c${i}_${j}, ${stripStride}u);`).join(" ")}
+  workgroupBarrier();
+  emitStrip(strip, lane, rowBegin + subgroupRow + ${i * MATRIX}u, columnBegin + subgroupColumn, outBase);`,
+    )
+    .join("\n  ")}
+}
+${emitStrip(variant, perN, stripStride)}
+${epilogue(variant)}`;
+}
+
+/** Stores a strip of `MATRIX` rows that lies in workgroup memory: neighbouring lanes write neighbouring elements. */
+function emitStrip(variant: MatmulVariant, width: number, stride: number): string {
+  const perRow = variant.outVector ? width / 4 : width;
+  const body = variant.outVector
+    ? `emit(row, columnBegin + q * 4u, outBase, bitcast<vec4f>(tile[strip + r * ${stride}u + q]));`
+    : `if (columnBegin + q < p.n) { emitOne(row, columnBegin + q, outBase, bitcast<f32>(tile[strip + r * ${stride}u + (q >> 2u)][q & 3u])); }`;
+  return `
+fn emitStrip(strip: u32, lane: u32, rowBegin: u32, columnBegin: u32, outBase: u32) {
+  for (var index = lane; index < ${MATRIX * perRow}u; index += ${LANES}u) {
+    let r = index / ${perRow}u;
+    let q = index % ${perRow}u;
+    let row = rowBegin + r;
+    if (row < p.m) { ${body} }
+  }
+}`;
+}
+
+interface Stage {
+  readonly setup: string;
+  load(depth: string): string;
+  readonly store: string;
+}
+
+/** How one operand's blocks get to workgroup memory, in words of eight elements. */
+function stage(
+  name: "a" | "b",
+  variant: MatmulVariant,
+  extent: number,
+  depths: number,
+  threads: number,
+  begin: number,
+  stride: number,
+): Stage {
+  const operand = variant[name];
+  const [outerBegin, outerEnd] = name === "a" ? ["rowBegin", "p.m"] : ["columnBegin", "p.n"];
+  const total = (extent * depths) / 8;
+  const perRow = (operand.deep ? depths : extent) / 8;
+  const loads = range(Math.ceil(total / threads));
+  const guard = total % threads === 0 ? "" : `if (index < ${total}u)`;
+  const at = (i: number): string =>
+    `let index = thread + ${i * threads}u; let r = index / ${perRow}u; let q = index % ${perRow}u;`;
+  const first = `p.${name}Offset + batch * p.${name}Batch`;
+  const setup = loads
+    .map((i) => {
+      const outer = operand.deep
+        ? `min(${outerBegin} + r, ${outerEnd} - 1u) * p.${name}Row + q * 8u`
+        : operand.vector
+          ? `min(${outerBegin} + q * 8u, (${outerEnd} - 1u) & ~7u) + r * p.${name}Row`
+          : `r * p.${name}Row`;
+      return `var ${name}Base${i}: u32; var ${name}Next${i} = vec4u();
+    { ${at(i)} ${name}Base${i} = ${first} + ${outer}; }`;
+    })
+    .join("\n    ");
+  const load = (depth: string): string => loads.map((i) => `{ ${at(i)} ${loadWord(name, operand, i, depth, variant.tail, outerBegin, outerEnd)} }`).join("\n        ");
+  const store = loads
+    .map((i) => `{ ${at(i)} ${guard} { tile[from + ${begin}u + r * ${stride}u + q] = ${name}Next${i}; } }`)
+    .join("\n      ");
+  return { setup, load, store };
+}
+
+function loadWord(
+  name: string,
+  operand: MatmulVariant["a"],
+  i: number,
+  depth: string,
+  tail: boolean,
+  outerBegin: string,
+  outerEnd: string,
+): string {
+  const to = `${name}Next${i}`;
+  const from = `${name}Base${i}`;
+  const pair = (element: (j: number) => string): string =>
+    range(4)
+      .map((w) => `${to}[${w}] = bitcast<u32>(vec2<f16>(${element(2 * w)}, ${element(2 * w + 1)}));`)
+      .join(" ");
+  if (operand.deep) {
+    if (!operand.vector) {
+      const element = (j: number): string =>
+        tail
+          ? `select(f16(), ${name}[min(${from} + ${depth} + ${j}u, ${from} + kEnd - 1u - q * 8u)], k + ${j}u < kEnd)`
+          : `${name}[${from} + ${depth} + ${j}u]`;
+      return `let k = ${depth} + q * 8u; ${to} = vec4u(); if (k < kEnd) { ${pair(element)} }`;
+    }
+    const whole = `${to} = ${name}[(${from} + ${depth}) >> 3u];`;
+    if (!tail) return whole;
+    // Elements beyond the depth may be anything, NaN too: cut to the ones within, two a word.
+    const cut = `let left = kEnd - k; if (left < 8u) { let keep = clamp(vec4i(i32(left)) - vec4i(0, 2, 4, 6), vec4i(0), vec4i(2)); ${to} &= select(select(vec4u(0xffffu), vec4u(0xffffffffu), keep == vec4i(2)), vec4u(), keep == vec4i(0)); }`;
+    return `let k = ${depth} + q * 8u; ${to} = vec4u(); if (k < kEnd) { ${whole} ${cut} }`;
+  }
+  const row = `${from} + ${depth} * p.${name}Row`;
+  const body = operand.vector
+    ? `${to} = ${name}[(${row}) >> 3u];`
+    : pair((j) => `${name}[${row} + min(${outerBegin} + q * 8u + ${j}u, ${outerEnd} - 1u)]`);
+  return tail ? `${to} = vec4u(); if (${depth} + r < kEnd) { ${body} }` : body;
+}
