@@ -78,15 +78,15 @@ export class BufferPool {
   readonly meter: MemoryMeter = new MemoryMeter();
   readonly #gpu: GpuDevice;
   readonly #limit: number;
-  /** Called with the id of a block that is gone, and its buffer, to be destroyed when no command needs it. */
-  readonly #discard: (id: number, gpu: GPUBuffer) => void;
+  /** Called with memory that the pool lets go, to be destroyed when no command needs it. */
+  readonly #discard: (gpu: GPUBuffer) => void;
   readonly #free: Map<number, FreeBlock[]> = new Map();
   #reserved = 0;
   #idle = 0;
   #clock = 0;
   #ids = 0;
 
-  constructor(gpu: GpuDevice, limit: number, discard: (id: number, gpu: GPUBuffer) => void) {
+  constructor(gpu: GpuDevice, limit: number, discard: (gpu: GPUBuffer) => void) {
     this.#gpu = gpu;
     this.#limit = limit;
     this.#discard = discard;
@@ -128,7 +128,7 @@ export class BufferPool {
       if (kept.length === free.length) continue;
       for (const entry of free) {
         if (entry.since >= since) continue;
-        this.#discard(entry.block.id, entry.block.gpu);
+        this.#discard(entry.block.gpu);
         this.#reserved -= bytes;
         this.#idle -= bytes;
       }

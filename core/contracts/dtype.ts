@@ -41,6 +41,11 @@ export const DTYPES: Readonly<Record<DType, DTypeInfo>> = {
   bool: { bytes: 1, floating: false, safetensors: "BOOL" },
 };
 
+/** The dtype in which sums and statistics over elements of `dtype` are kept: float32 for 16-bit types, else itself. */
+export function accumulatorDType(dtype: DType): DType {
+  return dtype === "float16" || dtype === "bfloat16" ? "float32" : dtype;
+}
+
 /**
  * A host array of `length` elements over `buffer` from `byteOffset`.
  *

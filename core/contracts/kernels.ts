@@ -5,7 +5,9 @@
  * - A span is contiguous row-major memory; extents are separate numbers. Sizes and strides count elements.
  * - `out` never overlaps an input unless a kernel says "in place allowed" (then it may be exactly one of its inputs).
  * - Every element of `out` is written, unless `accumulate` adds to it.
- * - Floating operands of one call share one dtype. Sums accumulate in at least float32.
+ * - Floating operands of one call share one dtype. Sums accumulate in at least float32. Statistics (`mean`, `rstd`,
+ *   `logSumExp`, `losses` and the loss's per-row `gradient`) are float32 when the operands are 16-bit; `matmul` may write
+ *   float32 from 16-bit operands; `normPower` writes float32 for 16-bit operands.
  * - A zero extent is legal: an empty `out` is a no-op, an empty reduction gives the identity (0, or -Infinity for max).
  *
  * @module

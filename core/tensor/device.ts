@@ -80,6 +80,11 @@ export class Device {
   readonly rank: number;
   /** Whether operations are recorded. */
   gradEnabled = true;
+  /**
+   * The gradient with which backward passes will begin (a gradient scaler's factor), for operations that make gradients
+   * ahead. Another one is right too, with less accuracy in 16 bits.
+   */
+  lossScale = 1;
   /** The unit whose forward is running, whose preparation the backward of new nodes needs. */
   region: GradRegion | undefined;
   /** Told of every backward pass. */

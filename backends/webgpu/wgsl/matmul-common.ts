@@ -5,6 +5,8 @@
  * @module
  */
 
+import type { ElementType, Operand } from "./source.ts";
+
 /** WGSL element types of matrices in memory. */
 export type Element = "f32" | "f16";
 
@@ -31,26 +33,43 @@ export interface MatmulVariant {
   readonly tail: boolean;
 }
 
-/** Names of the parameters, in order: 4 bytes each, all u32 but `alpha`. Strides and offsets count elements. */
-export const MATMUL_PARAMS: readonly string[] = [
-  "m",
-  "n",
-  "k",
-  "batches",
-  /** Depth of one split; `k` when it is not split. Splits of a matrix lie `m * n` apart in the result. */
-  "chunk",
-  "aOffset",
-  "aRow",
-  "aBatch",
-  "bOffset",
-  "bRow",
-  "bBatch",
-  "outOffset",
-  "outRow",
-  "outBatch",
-  "biasOffset",
-  "alpha",
-];
+/** Scalars of a product, all but `alpha` counting elements. Splits of a matrix lie `m * n` apart in the result. */
+export const MATMUL_PARAMS = {
+  m: "u32",
+  n: "u32",
+  k: "u32",
+  batches: "u32",
+  /** Depth of one split; `k` when it is not split. */
+  chunk: "u32",
+  aRow: "u32",
+  aBatch: "u32",
+  bRow: "u32",
+  bBatch: "u32",
+  outRow: "u32",
+  outBatch: "u32",
+  alpha: "f32",
+} as const;
+
+/** The operands: a, b, out and, when there is one, bias. Operands with vector access come in words of `word` elements. */
+export function matmulOperands(variant: MatmulVariant, word: 4 | 8): readonly Operand[] {
+  const input = ({ vector }: OperandLayout): ElementType =>
+    !vector ? variant.element : word === 8 ? "vec4<u32>" : `vec4<${variant.element}>`;
+  const out: ElementType = variant.outVector ? `vec4<${variant.out}>` : variant.out;
+  return [
+    { name: "a", type: input(variant.a) },
+    { name: "b", type: input(variant.b) },
+    { name: "out", type: out, write: true },
+    ...(variant.bias === undefined ? [] : [{ name: "bias", type: variant.bias }]),
+  ];
+}
+
+/** The variant in a few letters, for the kernel's name. */
+export function variantName(variant: MatmulVariant): string {
+  const { a, b, element, out, bias, accumulate } = variant;
+  const order = `${a.deep ? "n" : "t"}${b.deep ? "t" : "n"}`;
+  const scalars = `${a.vector ? "" : "a"}${b.vector ? "" : "b"}${variant.outVector ? "" : "o"}`;
+  return `${element} ${out} ${order}${scalars && ` scalar-${scalars}`}${bias ? " bias" : ""}${accumulate ? " accumulate" : ""}`;
+}
 
 /** Rows of blocks that workgroups take column by column, so that both operands' blocks stay in cache. */
 const GROUP_ROWS = 8;
@@ -63,10 +82,9 @@ export function prologue(blockM: number, blockN: number): string {
   return `let blocksM = (p.m + ${blockM - 1}u) / ${blockM}u;
   let blocksN = (p.n + ${blockN - 1}u) / ${blockN}u;
   let splits = max((p.k + p.chunk - 1u) / p.chunk, 1u);
-  let ticket = group.x + group.y * groups.x;
-  let plane = ticket / (blocksM * blocksN);
+  let plane = group / (blocksM * blocksN);
   if (plane >= p.batches * splits) { return; }
-  let inPlane = ticket % (blocksM * blocksN);
+  let inPlane = group % (blocksM * blocksN);
   let band = inPlane / (${GROUP_ROWS}u * blocksN);
   let bandRows = min(blocksM - band * ${GROUP_ROWS}u, ${GROUP_ROWS}u);
   let inBand = inPlane % (${GROUP_ROWS}u * blocksN);
@@ -76,36 +94,34 @@ export function prologue(blockM: number, blockN: number): string {
   let split = plane % splits;
   let kBegin = split * p.chunk;
   let kEnd = min(kBegin + p.chunk, p.k);
-  let outBase = p.outOffset + batch * p.outBatch + split * p.m * p.n;`;
+  let outBase = batch * p.outBatch + split * p.m * p.n;`;
 }
 
 /** `emit(row, column, outBase, value)`: scales four neighbours of a row, adds bias and what was there, and stores them. */
-export function epilogue(variant: MatmulVariant): string {
-  const { out, outVector, bias, accumulate } = variant;
-  const convert = out === "f32" ? "" : out;
+export function epilogue({ out, outVector, bias, accumulate }: MatmulVariant): string {
   if (outVector) {
-    const type = out === "f32" ? "vec4f" : "vec4<f16>";
+    const biases = [0, 1, 2, 3].map((j) => `f32($bias[first + ${j}u])`).join(", ");
     return `
-fn emit(row: u32, column: u32, outBase: u32, value: vec4f) {
+fn emit(row: u32, column: u32, outBase: u32, value: vec4<f32>) {
   if (column >= p.n) { return; }
-  let at = (outBase + row * p.outRow + column) >> 2u;
+  let at = p.out_at + ((outBase + row * p.outRow + column) >> 2u);
   var result = value * p.alpha;
-  ${bias ? `let from = p.biasOffset + column; result += vec4f(${[0, 1, 2, 3].map((j) => `f32(bias[from + ${j}u])`).join(", ")});` : ""}
-  ${accumulate ? "result += vec4f(out[at]);" : ""}
-  out[at] = ${type}(result);
+  ${bias ? `let first = p.bias_at + column; result += vec4<f32>(${biases});` : ""}
+  ${accumulate ? "result += vec4<f32>($out[at]);" : ""}
+  $out[at] = vec4<${out}>(result);
 }`;
   }
   return `
-fn emit(row: u32, column: u32, outBase: u32, value: vec4f) {
+fn emit(row: u32, column: u32, outBase: u32, value: vec4<f32>) {
   for (var j = 0u; j < 4u; j++) {
     if (column + j < p.n) { emitOne(row, column + j, outBase, value[j]); }
   }
 }
 fn emitOne(row: u32, column: u32, outBase: u32, value: f32) {
-  let at = outBase + row * p.outRow + column;
+  let at = p.out_at + outBase + row * p.outRow + column;
   var result = value * p.alpha;
-  ${bias ? "result += f32(bias[p.biasOffset + column]);" : ""}
-  ${accumulate ? "result += f32(out[at]);" : ""}
-  out[at] = ${convert || "f32"}(result);
+  ${bias ? "result += f32($bias[p.bias_at + column]);" : ""}
+  ${accumulate ? "result += f32($out[at]);" : ""}
+  $out[at] = ${out}(result);
 }`;
 }

@@ -6,7 +6,8 @@
  *
  * @module
  */
-import { type MatmulVariant, epilogue, prologue } from "./matmul-common.ts";
+import { epilogue, MATMUL_PARAMS, type MatmulVariant, matmulOperands, prologue, variantName } from "./matmul-common.ts";
+import type { KernelSource } from "./source.ts";
 
 /** Extents of a workgroup's block (`m` x `n`, staged `k` deep), shared by `subgroupsM` x `subgroupsN` subgroups. */
 export interface SubgroupTileShape {
@@ -49,8 +50,8 @@ function arena(
   return { strideA, strideB, vectorsA, buffer, strip, stripStride, size };
 }
 
-/** The kernel's text, without declarations of bindings and parameters. */
-export function matmulSubgroup(tile: SubgroupTileShape, variant: MatmulVariant): string {
+/** The kernel for a tile shape and variant. */
+export function matmulSubgroup(tile: SubgroupTileShape, variant: MatmulVariant): KernelSource {
   const threads = subgroupTileThreads(tile);
   const { strideA, strideB, vectorsA, buffer, strip, stripStride, size } = arena(tile, variant);
   const [perM, perN] = [tile.m / tile.subgroupsM, tile.n / tile.subgroupsN];
@@ -63,25 +64,25 @@ export function matmulSubgroup(tile: SubgroupTileShape, variant: MatmulVariant):
         ? `(subgroupRow + ${i * MATRIX}u) * ${strideA}u + ${(s * MATRIX) / 8}u`
         : `${s * MATRIX * strideA + (i * MATRIX) / 8}u + subgroupRow / 8u`;
       const order = variant.a.deep ? "row_major" : "col_major";
-      return `let l${i} = subgroupMatrixLoad<subgroup_matrix_left<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, from + ${at}, ${strideA}u);`;
+      return `let l${i} = subgroupMatrixLoad<subgroup_matrix_left<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, current + ${at}, ${strideA}u);`;
     });
     const right = columns.map((j) => {
       const at = variant.b.deep
         ? `(subgroupColumn + ${j * MATRIX}u) * ${strideB}u + ${(s * MATRIX) / 8}u`
         : `${s * MATRIX * strideB + (j * MATRIX) / 8}u + subgroupColumn / 8u`;
       const order = variant.b.deep ? "col_major" : "row_major";
-      return `let r${j} = subgroupMatrixLoad<subgroup_matrix_right<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, from + ${vectorsA}u + ${at}, ${strideB}u);`;
+      return `let r${j} = subgroupMatrixLoad<subgroup_matrix_right<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, current + ${vectorsA}u + ${at}, ${strideB}u);`;
     });
     const products = rows.flatMap((i) =>
       columns.map((j) => `c${i}_${j} = subgroupMatrixMultiplyAccumulate(l${i}, r${j}, c${i}_${j});`),
     );
     return `{ ${left.join(" ")} ${right.join(" ")} ${products.join(" ")} }`;
   };
-  return `
-var<workgroup> tile: array<vec4u, ${size}>;
-
-@compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32, @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+  const declarations = `
+var<workgroup> tile: array<vec4<u32>, ${size}>;
+${emitStrip(variant, perN, stripStride)}
+${epilogue(variant)}`;
+  const main = `
   ${prologue(tile.m, tile.n)}
   let subgroupRow = (subgroup / ${tile.subgroupsN}u) * ${perM}u;
   let subgroupColumn = (subgroup % ${tile.subgroupsN}u) * ${perN}u;
@@ -92,7 +93,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var depth = kBegin;
     ${a.load("depth")}
     ${b.load("depth")}
-    var from = 0u;
+    var current = 0u;
     ${a.store}
     ${b.store}
     workgroupBarrier();
@@ -107,7 +108,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         .map(step)
         .join("\n      ")}
       if (!more) { break; }
-      ${tile.buffers === 2 ? `from = ${buffer}u - from;` : "workgroupBarrier();"}
+      ${tile.buffers === 2 ? `current = ${buffer}u - current;` : "workgroupBarrier();"}
       ${a.store}
       ${b.store}
       workgroupBarrier();
@@ -122,17 +123,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   workgroupBarrier();
   emitStrip(strip, lane, rowBegin + subgroupRow + ${i * MATRIX}u, columnBegin + subgroupColumn, outBase);`,
     )
-    .join("\n  ")}
-}
-${emitStrip(variant, perN, stripStride)}
-${epilogue(variant)}`;
+    .join("\n  ")}`;
+  return {
+    name: `matmul subgroup ${tile.m}x${tile.n}x${tile.k} ${variantName(variant)}${variant.tail ? " tail" : ""}`,
+    operands: matmulOperands(variant, 8),
+    params: MATMUL_PARAMS,
+    workgroup: threads,
+    features: ["f16", "subgroups", "subgroup-matrix"],
+    declarations,
+    main,
+  };
 }
 
 /** Stores a strip of `MATRIX` rows that lies in workgroup memory: neighbouring lanes write neighbouring elements. */
 function emitStrip(variant: MatmulVariant, width: number, stride: number): string {
   const perRow = variant.outVector ? width / 4 : width;
   const body = variant.outVector
-    ? `emit(row, columnBegin + q * 4u, outBase, bitcast<vec4f>(tile[strip + r * ${stride}u + q]));`
+    ? `emit(row, columnBegin + q * 4u, outBase, bitcast<vec4<f32>>(tile[strip + r * ${stride}u + q]));`
     : `if (columnBegin + q < p.n) { emitOne(row, columnBegin + q, outBase, bitcast<f32>(tile[strip + r * ${stride}u + (q >> 2u)][q & 3u])); }`;
   return `
 fn emitStrip(strip: u32, lane: u32, rowBegin: u32, columnBegin: u32, outBase: u32) {
@@ -165,11 +172,10 @@ function stage(
   const [outerBegin, outerEnd] = name === "a" ? ["rowBegin", "p.m"] : ["columnBegin", "p.n"];
   const total = (extent * depths) / 8;
   const perRow = (operand.deep ? depths : extent) / 8;
-  const loads = range(Math.ceil(total / threads));
-  const guard = total % threads === 0 ? "" : `if (index < ${total}u)`;
+  const loads = range(total / threads);
   const at = (i: number): string =>
-    `let index = thread + ${i * threads}u; let r = index / ${perRow}u; let q = index % ${perRow}u;`;
-  const first = `p.${name}Offset + batch * p.${name}Batch`;
+    `let index = t + ${i * threads}u; let r = index / ${perRow}u; let q = index % ${perRow}u;`;
+  const shift = operand.vector ? " >> 3u" : "";
   const setup = loads
     .map((i) => {
       const outer = operand.deep
@@ -177,13 +183,13 @@ function stage(
         : operand.vector
           ? `min(${outerBegin} + q * 8u, (${outerEnd} - 1u) & ~7u) + r * p.${name}Row`
           : `r * p.${name}Row`;
-      return `var ${name}Base${i}: u32; var ${name}Next${i} = vec4u();
-    { ${at(i)} ${name}Base${i} = ${first} + ${outer}; }`;
+      return `var ${name}Base${i}: u32; var ${name}Next${i} = vec4<u32>();
+    { ${at(i)} ${name}Base${i} = p.${name}_at + ((batch * p.${name}Batch + ${outer})${shift}); }`;
     })
     .join("\n    ");
   const load = (depth: string): string => loads.map((i) => `{ ${at(i)} ${loadWord(name, operand, i, depth, variant.tail, outerBegin, outerEnd)} }`).join("\n        ");
   const store = loads
-    .map((i) => `{ ${at(i)} ${guard} { tile[from + ${begin}u + r * ${stride}u + q] = ${name}Next${i}; } }`)
+    .map((i) => `{ ${at(i)} tile[current + ${begin}u + r * ${stride}u + q] = ${name}Next${i}; }`)
     .join("\n      ");
   return { setup, load, store };
 }
@@ -207,19 +213,19 @@ function loadWord(
     if (!operand.vector) {
       const element = (j: number): string =>
         tail
-          ? `select(f16(), ${name}[min(${from} + ${depth} + ${j}u, ${from} + kEnd - 1u - q * 8u)], k + ${j}u < kEnd)`
-          : `${name}[${from} + ${depth} + ${j}u]`;
-      return `let k = ${depth} + q * 8u; ${to} = vec4u(); if (k < kEnd) { ${pair(element)} }`;
+          ? `select(f16(), $${name}[min(${from} + ${depth} + ${j}u, ${from} + kEnd - 1u - q * 8u)], k + ${j}u < kEnd)`
+          : `$${name}[${from} + ${depth} + ${j}u]`;
+      return `let k = ${depth} + q * 8u; ${to} = vec4<u32>(); if (k < kEnd) { ${pair(element)} }`;
     }
-    const whole = `${to} = ${name}[(${from} + ${depth}) >> 3u];`;
+    const whole = `${to} = $${name}[${from} + (${depth} >> 3u)];`;
     if (!tail) return whole;
     // Elements beyond the depth may be anything, NaN too: cut to the ones within, two a word.
-    const cut = `let left = kEnd - k; if (left < 8u) { let keep = clamp(vec4i(i32(left)) - vec4i(0, 2, 4, 6), vec4i(0), vec4i(2)); ${to} &= select(select(vec4u(0xffffu), vec4u(0xffffffffu), keep == vec4i(2)), vec4u(), keep == vec4i(0)); }`;
-    return `let k = ${depth} + q * 8u; ${to} = vec4u(); if (k < kEnd) { ${whole} ${cut} }`;
+    const cut = `let left = kEnd - k; if (left < 8u) { let keep = clamp(vec4<i32>(i32(left)) - vec4<i32>(0, 2, 4, 6), vec4<i32>(0), vec4<i32>(2)); ${to} &= select(select(vec4<u32>(0xffffu), vec4<u32>(0xffffffffu), keep == vec4<i32>(2)), vec4<u32>(), keep == vec4<i32>(0)); }`;
+    return `let k = ${depth} + q * 8u; ${to} = vec4<u32>(); if (k < kEnd) { ${whole} ${cut} }`;
   }
-  const row = `${from} + ${depth} * p.${name}Row`;
+  const row = `${from} + ((${depth} * p.${name}Row)${operand.vector ? " >> 3u" : ""})`;
   const body = operand.vector
-    ? `${to} = ${name}[(${row}) >> 3u];`
-    : pair((j) => `${name}[${row} + min(${outerBegin} + q * 8u + ${j}u, ${outerEnd} - 1u)]`);
-  return tail ? `${to} = vec4u(); if (${depth} + r < kEnd) { ${body} }` : body;
+    ? `${to} = $${name}[${row}];`
+    : pair((j) => `$${name}[${row} + min(${outerBegin} + q * 8u + ${j}u, ${outerEnd} - 1u)]`);
+  return tail ? `${to} = vec4<u32>(); if (${depth} + r < kEnd) { ${body} }` : body;
 }

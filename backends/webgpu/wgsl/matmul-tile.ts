@@ -5,7 +5,8 @@
  *
  * @module
  */
-import { type MatmulVariant, epilogue, prologue } from "./matmul-common.ts";
+import { epilogue, MATMUL_PARAMS, type MatmulVariant, matmulOperands, prologue, variantName } from "./matmul-common.ts";
+import type { KernelSource } from "./source.ts";
 
 /** Extents of a workgroup's block (`m` x `n`, staged `k` deep) and of a thread's part of it, all multiples of four. */
 export interface TileShape {
@@ -23,8 +24,8 @@ export function tileThreads(tile: TileShape): number {
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
-/** The kernel's text, without declarations of bindings and parameters. */
-export function matmulTile(tile: TileShape, variant: MatmulVariant): string {
+/** The kernel for a tile shape and variant. */
+export function matmulTile(tile: TileShape, variant: MatmulVariant): KernelSource {
   const threads = tileThreads(tile);
   const [rows, columns] = [range(tile.threadM / 4), range(tile.threadN / 4)];
   const [quadM, quadN] = [tile.m / rows.length, tile.n / columns.length];
@@ -38,7 +39,7 @@ export function matmulTile(tile: TileShape, variant: MatmulVariant): string {
           range(4).flatMap((r) =>
             columns.map((j) => {
               const c = `c${i * 4 + r}_${j}`;
-              return `${c} = fma(vec4f(x${i}[${r}]), y${j}, ${c});`;
+              return `${c} = fma(vec4<f32>(x${i}[${r}]), y${j}, ${c});`;
             }),
           ),
         )
@@ -47,20 +48,17 @@ export function matmulTile(tile: TileShape, variant: MatmulVariant): string {
   // Warps of 32 threads cover 4 x 8 register tiles: each reads few distinct addresses of either operand.
   const across = tile.n / tile.threadN;
   const [warpsAcross, inWarp] = across >= 8 ? [across / 8, 8] : [1, across];
-  return `
-const VECTORS_A = ${a.size}u;
-const VECTORS_B = ${b.size}u;
-var<workgroup> tileA: array<vec4f, ${2 * a.size}>;
-var<workgroup> tileB: array<vec4f, ${2 * b.size}>;
-
-@compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32) {
+  const declarations = `
+var<workgroup> tileA: array<vec4<f32>, ${2 * a.size}>;
+var<workgroup> tileB: array<vec4<f32>, ${2 * b.size}>;
+${epilogue(variant)}`;
+  const main = `
   ${prologue(tile.m, tile.n)}
-  let warp = thread / ${inWarp * 4}u;
-  let lane = thread % ${inWarp * 4}u;
-  let threadRow = (warp / ${warpsAcross}u) * 4u + lane / ${inWarp}u;
-  let threadColumn = (warp % ${warpsAcross}u) * ${inWarp}u + lane % ${inWarp}u;
-  ${rows.flatMap((i) => range(4).flatMap((r) => columns.map((j) => `var c${i * 4 + r}_${j} = vec4f();`))).join(" ")}
+  let warp = t / ${inWarp * 4}u;
+  let inWarp = t % ${inWarp * 4}u;
+  let threadRow = (warp / ${warpsAcross}u) * 4u + inWarp / ${inWarp}u;
+  let threadColumn = (warp % ${warpsAcross}u) * ${inWarp}u + inWarp % ${inWarp}u;
+  ${rows.flatMap((i) => range(4).flatMap((r) => columns.map((j) => `var c${i * 4 + r}_${j} = vec4<f32>();`))).join(" ")}
   if (kBegin < kEnd) {
     ${a.setup}
     ${b.setup}
@@ -78,9 +76,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         ${a.load("next")}
         ${b.load("next")}
       }
-      let atA = current * VECTORS_A + threadRow;
-      let atB = current * VECTORS_B + threadColumn;
-      ${range(tile.k).map(step).join("\n")}
+      let atA = current * ${a.size}u + threadRow;
+      let atB = current * ${b.size}u + threadColumn;
+      ${range(tile.k).map(step).join("\n      ")}
       if (!more) { break; }
       current = 1u - current;
       ${a.store("current")}
@@ -91,18 +89,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   }
   ${rows
     .flatMap((i) =>
-      range(4).map(
-        (r) => `{
-    let row = rowBegin + ${i * quadM}u + threadRow * 4u + ${r}u;
-    if (row < p.m) {
-      ${columns.map((j) => `emit(row, columnBegin + ${j * quadN}u + threadColumn * 4u, outBase, c${i * 4 + r}_${j});`).join("\n")}
-    }
-  }`,
-      ),
+      range(4).map((r) => {
+        const emits = columns.map((j) => `emit(row, columnBegin + ${j * quadN}u + threadColumn * 4u, outBase, c${i * 4 + r}_${j});`);
+        return `{ let row = rowBegin + ${i * quadM}u + threadRow * 4u + ${r}u; if (row < p.m) { ${emits.join(" ")} } }`;
+      }),
     )
-    .join("\n")}
-}
-${epilogue(variant)}`;
+    .join("\n  ")}`;
+  return {
+    name: `matmul tile ${tile.m}x${tile.n}x${tile.k} ${variantName(variant)}${variant.tail ? " tail" : ""}`,
+    operands: matmulOperands(variant, 4),
+    params: MATMUL_PARAMS,
+    workgroup: threads,
+    declarations,
+    main,
+  };
 }
 
 interface Stage {
@@ -127,66 +127,64 @@ function stage(
   const upper = name.toUpperCase();
   const [outerBegin, outerEnd] = name === "a" ? ["rowBegin", "p.m"] : ["columnBegin", "p.n"];
   const total = (extent * depths) / 4;
-  const loads = range(Math.ceil(total / threads));
-  const guard = total % threads === 0 ? "" : `if (index < ${total}u)`;
+  const loads = range(total / threads);
   const pad = operand.deep ? 1 : 0;
   const stride = extent / 4 + pad;
   const perRow = operand.deep ? depths / 4 : extent / 4;
-  const base = `p.${name}Offset + batch * p.${name}Batch`;
-  const at = (i: number): string => `let index = thread + ${i * threads}u; let r = index / ${perRow}u; let q = index % ${perRow}u;`;
+  const at = (i: number): string =>
+    `let index = t + ${i * threads}u; let r = index / ${perRow}u; let q = index % ${perRow}u;`;
+  const shift = operand.vector ? " >> 2u" : "";
   const setup = loads
     .map((i) => {
-      const outer = operand.deep
+      const first = operand.deep
         ? `min(${outerBegin} + r, ${outerEnd} - 1u) * p.${name}Row + q * 4u`
         : operand.vector
           ? `min(${outerBegin} + q * 4u, (${outerEnd} - 1u) & ~3u) + r * p.${name}Row`
           : `r * p.${name}Row`;
-      return `var ${name}Base${i}: u32; var ${name}Next${i} = vec4f();
-    { ${at(i)} ${name}Base${i} = ${base} + ${outer}; }`;
+      return `var ${name}Base${i}: u32; var ${name}Next${i} = vec4<f32>();
+    { ${at(i)} ${name}Base${i} = p.${name}_at + ((batch * p.${name}Batch + ${first})${shift}); }`;
     })
-    .join("\n");
-  const scalar = (index: string): string => `f32(${name}[${index}])`;
+    .join("\n    ");
   const load = (depth: string): string =>
     loads
       .map((i) => {
         const to = `${name}Next${i}`;
         const from = `${name}Base${i}`;
-        if (operand.deep) {
-          const k = `let k = ${depth} + q * 4u;`;
-          if (operand.vector) {
-            const whole = `${to} = vec4f(${name}[(${from} + ${depth}) >> 2u]);`;
-            if (!tail) return `{ ${whole} }`;
-            return `{ ${at(i)} ${k} ${to} = vec4f(); if (k < kEnd) { ${whole} if (k + 4u > kEnd) { ${to} = select(vec4f(), ${to}, vec4u(k, k + 1u, k + 2u, k + 3u) < vec4u(kEnd)); } } }`;
-          }
-          const each = range(4).map((j) =>
-            tail
-              ? `${to}[${j}] = 0.0; if (k + ${j}u < kEnd) { ${to}[${j}] = ${scalar(`${from} + ${depth} + ${j}u`)}; }`
-              : `${to}[${j}] = ${scalar(`${from} + ${depth} + ${j}u`)};`,
-          );
-          return `{ ${at(i)} ${k} ${each.join(" ")} }`;
+        const body = operand.deep ? loadDeep(`$${name}`, operand.vector, to, from, depth, tail) : loadWide();
+        function loadWide(): string {
+          const row = `${from} + ((${depth} * p.${name}Row)${shift})`;
+          const each = range(4).map((j) => `f32($${name}[${row} + min(${outerBegin} + q * 4u + ${j}u, ${outerEnd} - 1u)])`);
+          const value = `vec4<f32>(${operand.vector ? `$${name}[${row}]` : each.join(", ")})`;
+          return tail ? `${to} = vec4<f32>(); if (${depth} + r < kEnd) { ${to} = ${value}; }` : `${to} = ${value};`;
         }
-        const row = `${from} + ${depth} * p.${name}Row`;
-        const value = operand.vector
-          ? `vec4f(${name}[(${row}) >> 2u])`
-          : `vec4f(${range(4)
-              .map((j) => scalar(`${row} + min(${outerBegin} + q * 4u + ${j}u, ${outerEnd} - 1u)`))
-              .join(", ")})`;
-        return tail
-          ? `{ ${at(i)} ${to} = vec4f(); if (${depth} + r < kEnd) { ${to} = ${value}; } }`
-          : `{ ${at(i)} ${to} = ${value}; }`;
+        return `{ ${at(i)} ${body} }`;
       })
       .join("\n        ");
   const store = (buffer: string): string =>
     loads
       .map((i) => {
-        const to = `tile${upper}[${buffer} * VECTORS_${upper}`;
+        const to = `tile${upper}[${buffer} * ${stride * depths}u`;
         const body = operand.deep
           ? range(4)
               .map((j) => `${to} + (q * 4u + ${j}u) * ${stride}u + (r >> 2u)][r & 3u] = ${name}Next${i}[${j}];`)
               .join(" ")
           : `${to} + r * ${stride}u + q] = ${name}Next${i};`;
-        return `{ ${at(i)} ${guard} { ${body} } }`;
+        return `{ ${at(i)} ${body} }`;
       })
       .join("\n      ");
   return { stride, size: stride * depths, setup, load, store };
+}
+
+/** Loads four neighbours in depth; beyond the depth they are zero. */
+function loadDeep(name: string, vector: boolean, to: string, from: string, depth: string, tail: boolean): string {
+  const k = `let k = ${depth} + q * 4u;`;
+  if (vector) {
+    const whole = `${to} = vec4<f32>(${name}[${from} + (${depth} >> 2u)]);`;
+    const cut = `if (k + 4u > kEnd) { ${to} = select(vec4<f32>(), ${to}, vec4<u32>(k, k + 1u, k + 2u, k + 3u) < vec4<u32>(kEnd)); }`;
+    return tail ? `${k} ${to} = vec4<f32>(); if (k < kEnd) { ${whole} ${cut} }` : whole;
+  }
+  const element = (j: number): string => `${to}[${j}] = f32(${name}[${from} + ${depth} + ${j}u]);`;
+  return range(4)
+    .map((j) => (tail ? `${to}[${j}] = 0.0; if (${depth} + q * 4u + ${j}u < kEnd) { ${element(j)} }` : element(j)))
+    .join(" ");
 }

@@ -71,11 +71,6 @@ export function workgroupSize(source: KernelSource): readonly [number, number, n
   return typeof source.workgroup === "number" ? [source.workgroup, 1, 1] : source.workgroup;
 }
 
-/** Names of the parameter block's scalars, in order: where the operands begin, then the kernel's own. */
-export function scalarNames(source: KernelSource): readonly string[] {
-  return [...source.operands.map(({ name }) => `${name}_at`), ...Object.keys(source.params)];
-}
-
 /** Bytes of a kernel's parameter block. */
 export function parameterBytes(source: KernelSource): number {
   const scalars = 4 * (source.operands.length + Object.keys(source.params).length);

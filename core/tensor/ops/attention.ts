@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { accumulatorDType } from "../../contracts/dtype.ts";
 import { ShapeError } from "../../contracts/errors.ts";
 import type { AttentionShape, HeadsOperand } from "../../contracts/kernels.ts";
 import { type Shape, showShape } from "../shape.ts";
@@ -130,7 +131,7 @@ function attend(
   const rowStride = shape.heads * shape.headDim;
   const result: Place = { input: 0, offset: 0, batchStride: shape.queryLength * rowStride, rowStride };
   const out = device.result(outShape, dtype);
-  const logSumExp = device.allocate([shape.batch, shape.heads, shape.queryLength], dtype);
+  const logSumExp = device.allocate([shape.batch, shape.heads, shape.queryLength], accumulatorDType(dtype));
   device.backend.kernels.attention({
     shape,
     query: operand(inputs, query),

@@ -3,13 +3,14 @@
  *
  * @module
  */
+import { accumulatorDType } from "../../contracts/dtype.ts";
 import { ShapeError } from "../../contracts/errors.ts";
-import type { StridedOperand } from "../../contracts/kernels.ts";
 import { numelOf, sameShape, showShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
 import { spread } from "./broadcast.ts";
 import { mul, sub } from "./elementwise.ts";
 import { mean, sum } from "./reduce.ts";
+import { countValid, scalar } from "./valid-targets.ts";
 
 /** How a loss per row becomes one number; `"none"` keeps them apart. */
 export type LossReduction = "mean" | "sum" | "none";
@@ -19,9 +20,6 @@ export interface LossOptions {
   /** `"mean"` by default. */
   readonly reduction?: LossReduction;
 }
-
-/** A target that counts for nothing. */
-const IGNORED = -100;
 
 /**
  * Cross entropy of `logits` [..., classes] against integer `targets` [...]. A target of -100 is ignored: it gives loss 0
@@ -39,7 +37,8 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: LossOptio
       `crossEntropy() failed: logits ${showShape(logits.shape)} with ${targets.dtype} targets ${showShape(targets.shape)}, allowed are [..., classes] with int32 or int64 [...]`,
     );
   }
-  const { device, dtype } = logits;
+  const { device } = logits;
+  const dtype = accumulatorDType(logits.dtype);
   const { kernels } = device.backend;
   const reduction = options.reduction ?? "mean";
   const columns = logits.shape.at(-1)!;
@@ -50,7 +49,7 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: LossOptio
   kernels.crossEntropy(logits.span, targets.span, losses.span, logSumExp.span, rows, columns);
 
   // The number of targets that count stays on the device: reading it would stall the step.
-  const count = reduction === "mean" ? countValid(targets, logits) : undefined;
+  const count = reduction === "mean" ? countValid(targets, device, dtype) : undefined;
   let out = losses;
   if (reduction !== "none") {
     out = device.result([], dtype);
@@ -70,7 +69,7 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: LossOptio
       }
       // Logits are often the largest tensor of a step: their gradient takes their place when nobody needs them again.
       const reuse = last && input!.exclusive && !input!.requiresGrad;
-      const dLogits = reuse ? input!.alias() : gradient.device.allocate(input!.shape, dtype);
+      const dLogits = reuse ? input!.alias() : gradient.device.allocate(input!.shape, input!.dtype);
       kernels.crossEntropyBackward(
         input!.span,
         wanted!.span,
@@ -87,27 +86,6 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: LossOptio
   logSumExp.dispose();
   count?.dispose();
   return out;
-}
-
-/** A one-element tensor as an operand of any one-dimensional space. */
-function scalar(tensor: Tensor): StridedOperand {
-  return { span: tensor.span, strides: [0] };
-}
-
-/** The number of targets that are not ignored, in the dtype of `like`; owned by the caller. */
-function countValid(targets: Tensor, like: Tensor): Tensor {
-  const { device, dtype } = like;
-  const { kernels } = device.backend;
-  const rows = targets.numel;
-  const ignored = device.allocate([rows], dtype);
-  const count = device.allocate([], dtype);
-  kernels.cast(targets.span, ignored.span);
-  kernels.fill(count.span, IGNORED);
-  kernels.binary("equal", { span: ignored.span, strides: [1] }, scalar(count), ignored.span, [rows]);
-  kernels.reduce("sum", ignored.span, count.span, 1, rows, 1);
-  kernels.affine(count.span, count.span, -1, rows);
-  ignored.dispose();
-  return count;
 }
 
 /** Squared difference of two tensors of one shape. @throws ShapeError when their shapes differ. */

@@ -30,6 +30,7 @@ export {
 } from "./elementwise.ts";
 export { embedding } from "./embedding.ts";
 export { cast, concat, expand, permute, reshape, slice, transpose } from "./layout.ts";
+export { type LinearCrossEntropyOptions, linearCrossEntropy } from "./linear-cross-entropy.ts";
 export { crossEntropy, type LossOptions, type LossReduction, mseLoss } from "./loss.ts";
 export { type LinearOptions, linear, matmul } from "./matmul.ts";
 export { layerNorm } from "./norm.ts";

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { accumulatorDType } from "../../contracts/dtype.ts";
 import { ShapeError } from "../../contracts/errors.ts";
 import { numelOf, sameShape, showShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
@@ -28,8 +29,8 @@ export function layerNorm(x: Tensor, weight: Tensor, bias?: Tensor, eps = 1e-5):
   const { device } = x;
   const rows = numelOf(x.shape.slice(0, -1));
   const out = device.result(x.shape, x.dtype);
-  const average = device.allocate([rows], x.dtype);
-  const rstd = device.allocate([rows], x.dtype);
+  const average = device.allocate([rows], accumulatorDType(x.dtype));
+  const rstd = device.allocate([rows], accumulatorDType(x.dtype));
   device.backend.kernels.layerNorm({
     x: x.span,
     weight: weight.span,

@@ -119,12 +119,10 @@ export class GPT2LMHeadModel extends Module<[ids: Tensor, targets?: Tensor], Ten
       );
     }
     const states = await this.transformer.call(ids);
-    const logits = ops.linear(states, this.lm_head?.weight ?? this.transformer.wte.weight);
-    if (targets === undefined) return logits;
-    return ops.crossEntropy(
-      ops.reshape(logits, [batch! * time!, -1]),
-      ops.reshape(targets, [batch! * time!]),
-    );
+    const head = this.lm_head?.weight ?? this.transformer.wte.weight;
+    if (targets === undefined) return ops.linear(states, head);
+    const rows = batch! * time!;
+    return ops.linearCrossEntropy(ops.reshape(states, [rows, -1]), head, ops.reshape(targets, [rows]));
   }
 }
 

@@ -1,0 +1,166 @@
+/**
+ * The WebGPU backend: buffers and kernels of one GPU. Calls record commands and return; `read` and `flush` wait.
+ *
+ * @module
+ */
+import type { Backend, BackendCapabilities, DeviceBuffer, Span } from "../../core/contracts/backend.ts";
+import { bytesOf, DTYPES, type HostArray, newHostArray } from "../../core/contracts/dtype.ts";
+import { ShapeError, StateError } from "../../core/contracts/errors.ts";
+import type { Kernels } from "../../core/contracts/kernels.ts";
+import type { MemoryAccount, MemoryCategory } from "../../core/contracts/memory.ts";
+import type { BackendOptions } from "../../core/contracts/plugin.ts";
+import { openAdapter } from "./adapter.ts";
+import { BufferPool, WebgpuBuffer } from "./buffers.ts";
+import { Commands } from "./commands.ts";
+import { type GpuDevice, openDevice } from "./device.ts";
+import { Dispatcher } from "./dispatch.ts";
+import { copyRaw } from "./kernels/copy.ts";
+import { webgpuKernels } from "./kernels/mod.ts";
+import { parseSettings, type WebgpuSettings } from "./settings.ts";
+import { ReadRing, STAGING_BYTES } from "./staging.ts";
+
+/** One GPU. */
+export class WebgpuBackend implements Backend {
+  readonly name = "webgpu";
+  readonly description: string;
+  readonly capabilities: BackendCapabilities;
+  readonly memory: MemoryAccount;
+  readonly kernels: Kernels;
+  readonly #gpu: GpuDevice;
+  readonly #pool: BufferPool;
+  readonly #commands: Commands;
+  readonly #dispatcher: Dispatcher;
+  readonly #reads: ReadRing;
+  #disposed = false;
+
+  constructor(gpu: GpuDevice, description: string, settings: WebgpuSettings) {
+    this.#gpu = gpu;
+    this.description = description;
+    this.#commands = new Commands(gpu);
+    this.#pool = new BufferPool(gpu, settings.memoryLimit, (buffer) => {
+      this.#dispatcher.forgetBindings();
+      this.#commands.discard(buffer);
+    });
+    this.#dispatcher = new Dispatcher(gpu, this.#pool, this.#commands);
+    this.#reads = new ReadRing(gpu);
+    this.memory = this.#pool.meter;
+    this.kernels = webgpuKernels(this.#dispatcher);
+    this.capabilities = {
+      computeDTypes: gpu.features.f16 ? ["float32", "float16"] : ["float32"],
+      maxBufferBytes: gpu.limits.maxBufferBytes,
+    };
+  }
+
+  /** The device beneath, for tests and benchmarks. */
+  get device(): GPUDevice {
+    return this.#gpu.device;
+  }
+
+  /** Bytes taken from the device, in use or kept for reuse. */
+  get reservedBytes(): number {
+    return this.#pool.reserved;
+  }
+
+  allocate(byteLength: number, category: MemoryCategory): DeviceBuffer {
+    this.#check();
+    return this.#pool.allocate(byteLength, category);
+  }
+
+  release(buffer: DeviceBuffer): void {
+    this.#pool.release(this.#own(buffer));
+  }
+
+  relabel(buffer: DeviceBuffer, category: MemoryCategory): void {
+    const own = this.#own(buffer);
+    this.#pool.meter.move(own.category, category, own.byteLength);
+    own.category = category;
+  }
+
+  write(target: Span, source: HostArray): void {
+    this.#check();
+    const buffer = this.#dispatcher.resolve(target);
+    if (newHostArray(target.dtype, 0).constructor !== source.constructor || source.length !== target.length) {
+      throw new ShapeError(
+        `webgpu write: ${source.constructor.name} of ${source.length} elements was given for ${target.dtype}[${target.length}]`,
+      );
+    }
+    const bytes = bytesOf(source);
+    const start = target.offset * DTYPES[target.dtype].bytes;
+    for (let at = 0; at < bytes.length; at += STAGING_BYTES) {
+      this.#upload(target, buffer, start + at, bytes.subarray(at, at + STAGING_BYTES));
+    }
+  }
+
+  async read(source: Span): Promise<HostArray> {
+    this.#check();
+    const buffer = this.#dispatcher.resolve(source);
+    const host = newHostArray(source.dtype, source.length);
+    const bytes = bytesOf(host);
+    if (bytes.length === 0) return host;
+    const start = source.offset * DTYPES[source.dtype].bytes;
+    const from = Math.floor(start / 4) * 4;
+    const size = Math.ceil((start + bytes.length - from) / 4) * 4;
+    // All copies are recorded before anything else can be: a read gives what was there when it was called.
+    const waiting: Promise<void>[] = [];
+    for (let at = 0; at < size; at += STAGING_BYTES) {
+      const length = Math.min(STAGING_BYTES, size - at);
+      const slot = this.#reads.lend(length);
+      this.#commands.copy(buffer.block.gpu, from + at, slot.buffer, 0, length);
+      this.#commands.submit();
+      const skip = at === 0 ? start - from : 0;
+      const begin = from + at + skip - start;
+      const target = bytes.subarray(begin, begin + length - skip);
+      waiting.push(this.#reads.collect(slot, skip, target));
+    }
+    await Promise.all(waiting);
+    return host;
+  }
+
+  hostView(): undefined {
+    return undefined;
+  }
+
+  async flush(): Promise<void> {
+    this.#check();
+    this.#commands.submit();
+    await this.#gpu.waitFor(this.#gpu.queue.onSubmittedWorkDone(), "waiting for the device");
+  }
+
+  async dispose(): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#gpu.close();
+  }
+
+  /** Copies to a range that need not begin or end at a multiple of four bytes, which is what the device copies. */
+  #upload(target: Span, buffer: WebgpuBuffer, start: number, bytes: Uint8Array): void {
+    const last = start + bytes.length === buffer.byteLength;
+    if (start % 4 === 0 && (bytes.length % 4 === 0 || last)) {
+      this.#commands.upload(bytes, buffer.block.gpu, start);
+      return;
+    }
+    this.#dispatcher.withScratch("uint8", Math.ceil(bytes.length / 4) * 4, (scratch) => {
+      this.#commands.upload(bytes, this.#own(scratch.buffer).block.gpu, 0);
+      const raw = { ...target, dtype: "uint8" as const, offset: start, length: bytes.length };
+      copyRaw(this.#dispatcher, { ...scratch, length: bytes.length }, raw);
+    });
+  }
+
+  #own(buffer: DeviceBuffer): WebgpuBuffer {
+    if (buffer instanceof WebgpuBuffer && buffer.pool === this.#pool) return buffer;
+    throw new StateError("webgpu: a buffer of another device was given");
+  }
+
+  #check(): void {
+    if (this.#disposed) throw new StateError("webgpu: the backend is used after dispose()");
+    this.#gpu.check();
+  }
+}
+
+/** Opens a GPU. @throws ConfigError for bad settings, DeviceError when there is no such GPU. */
+export async function createWebgpuBackend(options: BackendOptions): Promise<Backend> {
+  const settings = parseSettings(options.settings);
+  const { gpu, adapter, description } = await openAdapter(settings, options);
+  const device = await openDevice(gpu, adapter, settings);
+  return new WebgpuBackend(device, description, settings);
+}

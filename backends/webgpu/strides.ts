@@ -1,0 +1,60 @@
+/**
+ * Strided iteration spaces: checked, and with dimensions that lie behind each other in every operand made one.
+ *
+ * @module
+ */
+import type { Span } from "../../core/contracts/backend.ts";
+import { ShapeError } from "../../core/contracts/errors.ts";
+
+/** An iteration space after merging. */
+export interface Space {
+  readonly sizes: readonly number[];
+  /** Per operand. */
+  readonly strides: readonly (readonly number[])[];
+}
+
+/** Number of elements of an iteration space. */
+export function sizeOf(sizes: readonly number[]): number {
+  return sizes.reduce((product, size) => product * size, 1);
+}
+
+/** Merges dimensions and drops those of extent 1; at least one is left. */
+export function merge(sizes: readonly number[], strides: readonly (readonly number[])[]): Space {
+  const extents: number[] = [];
+  const merged: number[][] = strides.map(() => []);
+  for (let d = sizes.length - 1; d >= 0; d--) {
+    const size = sizes[d]!;
+    if (size === 1) continue;
+    const inner = extents[0];
+    if (inner !== undefined && strides.every((s, n) => s[d] === merged[n]![0]! * inner)) {
+      extents[0] = inner * size;
+      continue;
+    }
+    extents.unshift(size);
+    for (const [n, s] of strides.entries()) merged[n]!.unshift(s[d]!);
+  }
+  if (extents.length === 0) return { sizes: [1], strides: strides.map(() => [1]) };
+  return { sizes: extents, strides: merged };
+}
+
+/** Elements from the first to behind the last that an iteration space touches. */
+export function reach(sizes: readonly number[], strides: readonly number[]): number {
+  return sizes.reduce((last, size, d) => last + (size - 1) * strides[d]!, 1);
+}
+
+/** @throws ShapeError when an index of the iteration space falls outside the span. */
+export function requireWithin(
+  kernel: string,
+  span: Span,
+  offset: number,
+  sizes: readonly number[],
+  strides: readonly number[],
+): void {
+  if (sizes.includes(0)) return;
+  const whole = [offset, ...sizes, ...strides].every((value) => Number.isInteger(value) && value >= 0);
+  if (!whole || sizes.length !== strides.length || offset + reach(sizes, strides) > span.length) {
+    throw new ShapeError(
+      `webgpu ${kernel}: sizes [${sizes}] with strides [${strides}] from ${offset} do not lie in ${span.length} elements`,
+    );
+  }
+}
