@@ -86,3 +86,10 @@ export function inPieces(
   const most = Math.max(4, Math.floor(unitsPerBinding(gpu, widest) / 4) * 4);
   for (let start = 0; start < count; start += most) work(start, Math.min(most, count - start));
 }
+
+/** Whether indices have 64 bits. @throws ShapeError unless they are int32 or int64. */
+export function indexIsLong(kernel: string, span: Span): boolean {
+  if (span.dtype === "int64") return true;
+  if (span.dtype === "int32") return false;
+  throw new ShapeError(`webgpu ${kernel}: indices are ${span.dtype}, allowed: int32, int64`);
+}

@@ -16,6 +16,11 @@ import type { Tensor } from "../tensor/tensor.ts";
 export interface ClipOptions {
   /** Order of the norm: a number > 0, or Infinity. Default 2. */
   readonly normType?: number;
+  /**
+   * Factor by which the loss was scaled: norm and gradients are divided by it. When the norm is not finite (16-bit
+   * gradients overflowed on some rank), gradients stay as they are, for the caller to drop. Default 1.
+   */
+  readonly lossScale?: number;
 }
 
 /** Per-gradient sums of |g|^p (or maxima), read back in one piece. */
@@ -37,8 +42,9 @@ async function localPowers(gradients: readonly Tensor[], p: number): Promise<num
  *
  * Collective: every rank of the parameters' groups must call it with the same parameters.
  *
+ * @param maxNorm a number > 0; Infinity clips nothing.
  * @returns the norm before clipping, a plain number, the same on every rank.
- * @throws ConfigError when `maxNorm` or the norm's order is not positive.
+ * @throws ConfigError when `maxNorm`, the norm's order or the loss scale is not positive.
  */
 export async function clipGradNorm(
   parameters: readonly Parameter[],
@@ -50,6 +56,9 @@ export async function clipGradNorm(
     throw new ConfigError(`clipGradNorm() failed: normType ${p}, allowed are numbers > 0 and Infinity`);
   if (!(maxNorm > 0))
     throw new ConfigError(`clipGradNorm() failed: maxNorm ${maxNorm}, allowed are numbers > 0`);
+  const lossScale = options.lossScale ?? 1;
+  if (!(lossScale > 0))
+    throw new ConfigError(`clipGradNorm() failed: lossScale ${lossScale}, allowed are numbers > 0`);
   const groups = new Map<Collective | undefined, Tensor[]>();
   for (const parameter of parameters) {
     const group = parameter.manager?.group;
@@ -68,8 +77,10 @@ export async function clipGradNorm(
     }
     total = combine(total, sum[0]!);
   }
-  const norm = p === Number.POSITIVE_INFINITY ? total : total ** (1 / p);
-  const factor = Math.min(1, maxNorm / (norm + 1e-6));
+  const norm = (p === Number.POSITIVE_INFINITY ? total : total ** (1 / p)) / lossScale;
+  if (lossScale !== 1 && !Number.isFinite(norm)) return norm;
+  const factor = Math.min(1, maxNorm / (norm + 1e-6)) / lossScale;
+  if (factor === 1) return norm;
   for (const gradients of groups.values()) {
     for (const { device, span } of gradients) device.backend.kernels.affine(span, span, factor, 0);
   }

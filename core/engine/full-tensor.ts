@@ -21,11 +21,12 @@ export async function gatherParameter(parameter: Parameter): Promise<HostArray> 
   const held = (rank: number) => manager.pieces(rank).reduce((sum, piece) => sum + numelOf(piece.sizes), 0);
   let padded = 0;
   for (let rank = 0; rank < group.size; rank++) padded = Math.max(padded, held(rank));
-  const input = newHostArray(parameter.dtype, padded);
+  const dtype = parameter.originalDType;
+  const input = newHostArray(dtype, padded);
   input.set(own as never);
-  const gathered = newHostArray(parameter.dtype, padded * group.size);
+  const gathered = newHostArray(dtype, padded * group.size);
   await group.allGather(gathered, input).wait();
-  const whole = newHostArray(parameter.dtype, parameter.numel);
+  const whole = newHostArray(dtype, parameter.numel);
   for (let rank = 0; rank < group.size; rank++) {
     for (const piece of manager.pieces(rank)) {
       const base = rank * padded + piece.localOffset;

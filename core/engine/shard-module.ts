@@ -8,6 +8,7 @@ import type { Collective } from "../contracts/collective.ts";
 import { ConfigError, StateError } from "../contracts/errors.ts";
 import type { ShardFactory } from "../contracts/shard.ts";
 import type { AnyModule } from "../nn/module.ts";
+import { castFloating, checkPolicy, type MixedPrecisionPolicy } from "./mixed-precision.ts";
 import { Schedule } from "./schedule.ts";
 import { Unit } from "./unit.ts";
 
@@ -18,12 +19,15 @@ export interface ShardModuleOptions {
   readonly group: Collective;
   /** Free the gathered parameters after forward; `undefined`: yes, but not in the root. */
   readonly reshardAfterForward?: boolean | undefined;
+  /** What the unit computes and communicates in; its parameters' own dtype by default. */
+  readonly precision?: MixedPrecisionPolicy | undefined;
 }
 
 /** What sharding knows of a module. */
 interface Entry {
   /** Absent when every parameter below belongs to inner units. */
   readonly unit: Unit | undefined;
+  readonly precision: MixedPrecisionPolicy;
   schedule: Schedule | undefined;
 }
 
@@ -57,6 +61,8 @@ export function setRequiresGradientSync(module: AnyModule, sync: boolean): void 
  */
 export function shardModule(module: AnyModule, options: ShardModuleOptions): void {
   const label = module.constructor.name;
+  const precision = options.precision ?? {};
+  checkPolicy(precision);
   if (entries.has(module)) throw new StateError(`Sharding failed: this ${label} was sharded already`);
   const parameters = [...module.namedParameters()].flatMap(([name, parameter]) => {
     if (parameter.name === "") parameter.name = name;
@@ -77,24 +83,36 @@ export function shardModule(module: AnyModule, options: ShardModuleOptions): voi
           layout: options.layout,
           group: options.group,
           reshardAfterForward: options.reshardAfterForward,
+          precision,
         });
-  const entry: Entry = { unit, schedule: undefined };
+  const entry: Entry = { unit, precision, schedule: undefined };
   entries.set(module, entry);
-  module.wrapCall((next) => runUnit(module, entry, next));
+  module.wrapCall((args, next) => runUnit(module, entry, args, next));
 }
 
 /** Gathers, computes, frees. */
-async function runUnit(module: AnyModule, entry: Entry, next: () => Promise<unknown>): Promise<unknown> {
+async function runUnit(
+  module: AnyModule,
+  entry: Entry,
+  args: readonly unknown[],
+  next: (args: readonly unknown[]) => Promise<unknown>,
+): Promise<unknown> {
   const schedule = entry.schedule ?? beginSchedule(module);
   if (schedule.rootModule === module) schedule.beginForward();
-  const { unit } = entry;
-  if (unit === undefined) return await next();
+  const { unit, precision } = entry;
+  const { paramDtype, outputDtype, castForwardInputs = true } = precision;
+  const compute = async (): Promise<unknown> => {
+    const casting = paramDtype !== undefined && castForwardInputs;
+    const result = await next(casting ? (castFloating(args, paramDtype) as readonly unknown[]) : args);
+    return outputDtype === undefined ? result : castFloating(result, outputDtype);
+  };
+  if (unit === undefined) return await compute();
   const { device } = unit;
   const outer = device.region;
   try {
     await unit.unshard();
     device.region = unit;
-    const result = await next();
+    const result = await compute();
     schedule.leftForward(unit);
     return result;
   } catch (error) {

@@ -9,13 +9,16 @@
  * @module
  */
 import type { Collective, Work } from "../contracts/collective.ts";
+import type { DType } from "../contracts/dtype.ts";
 import { StateError } from "../contracts/errors.ts";
+import type { MemoryCategory } from "../contracts/memory.ts";
 import type { Shard, ShardFactory } from "../contracts/shard.ts";
 import type { LocalPiece, Parameter, ParameterManager } from "../nn/parameter.ts";
 import type { Device } from "../tensor/device.ts";
-import { numelOf } from "../tensor/shape.ts";
+import { numelOf, type Shape } from "../tensor/shape.ts";
 import type { GradRegion } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import type { MixedPrecisionPolicy } from "./mixed-precision.ts";
 import { planMoves } from "./moves.ts";
 import type { Schedule } from "./schedule.ts";
 import { allGather, reduceScatter } from "./transfer.ts";
@@ -29,6 +32,7 @@ export interface UnitInit {
   readonly group: Collective;
   /** Free the gathered parameters after forward; `undefined`: yes, but not in the root. */
   readonly reshardAfterForward: boolean | undefined;
+  readonly precision: MixedPrecisionPolicy;
 }
 
 /** A reduction under way. */
@@ -49,6 +53,7 @@ export class Unit implements GradRegion {
   readonly parameters: readonly Parameter[];
   readonly group: Collective;
   readonly shard: Shard;
+  readonly precision: MixedPrecisionPolicy;
   reshardAfterForward: boolean | undefined;
   /** Whether a backward pass reduces gradients, or leaves them whole to add up. */
   requiresGradientSync = true;
@@ -58,7 +63,7 @@ export class Unit implements GradRegion {
   #state: UnitState = "sharded";
   #flat: Tensor | undefined;
   #locals: readonly Tensor[] = [];
-  #gathering: { readonly buffer: Tensor; readonly work: Work } | undefined;
+  #gathering: { readonly input: Tensor; readonly buffer: Tensor; readonly work: Work } | undefined;
   #reducing: Reduction | undefined;
 
   constructor(init: UnitInit) {
@@ -66,6 +71,7 @@ export class Unit implements GradRegion {
     this.parameters = init.parameters;
     this.group = init.group;
     this.reshardAfterForward = init.reshardAfterForward;
+    this.precision = init.precision;
     const specs = init.parameters.map(({ name, shape, dtype }) => ({ name, shape, dtype }));
     this.shard = init.layout(specs, init.group.size);
     this.#plan = planMoves(this.shard);
@@ -94,12 +100,10 @@ export class Unit implements GradRegion {
     const flat = this.#values();
     this.#state = "gathering";
     if (this.group.size === 1) return;
-    const buffer = flat.device.allocate(
-      [this.group.size * this.shard.shardNumel],
-      flat.dtype,
-      "communication",
-    );
-    this.#gathering = { buffer, work: allGather(this.group, buffer, flat) };
+    const input = converted(flat, this.precision.paramDtype ?? flat.dtype, "communication");
+    const size = this.group.size * this.shard.shardNumel;
+    const buffer = flat.device.allocate([size], input.dtype, "communication");
+    this.#gathering = { input, buffer, work: allGather(this.group, buffer, input) };
   }
 
   /** Gathers the parameters: each holds its whole value until `reshard()`. */
@@ -109,18 +113,21 @@ export class Unit implements GradRegion {
     const flat = this.#values();
     const { device } = flat;
     await this.#gathering?.work.wait();
+    this.#gathering?.input.dispose();
     // One rank: its shard is everything already.
-    const buffer = this.#gathering?.buffer ?? flat.alias();
+    const buffer =
+      this.#gathering?.buffer ?? converted(flat, this.precision.paramDtype ?? flat.dtype, "parameter");
     let aliased = false;
     for (const [i, parameter] of this.parameters.entries()) {
       const move = this.#plan.moves[i]!;
       if (move.alias !== undefined) {
         aliased = true;
-        parameter.setUnsharded(device, buffer.storage.retain(), buffer.offset + move.alias);
+        const offset = buffer.offset + move.alias;
+        parameter.setGathered(device, buffer.dtype, buffer.storage.retain(), offset);
       } else {
-        const whole = device.allocate(parameter.shape, parameter.dtype, "parameter");
+        const whole = device.allocate(parameter.shape, buffer.dtype, "parameter");
         device.backend.kernels.copy(buffer.span, whole.span, move.out);
-        parameter.setUnsharded(device, whole.storage.retain());
+        parameter.setGathered(device, whole.dtype, whole.storage.retain(), 0);
         whole.dispose();
       }
     }
@@ -133,7 +140,7 @@ export class Unit implements GradRegion {
   /** Frees the gathered parameters. */
   reshard(): void {
     if (this.#state !== "unsharded") return;
-    for (const parameter of this.parameters) parameter.setUnsharded(this.device, undefined);
+    for (const parameter of this.parameters) parameter.dropGathered(this.device);
     this.#state = "sharded";
   }
 
@@ -151,17 +158,20 @@ export class Unit implements GradRegion {
   /** Ends a started reduction: `grad` of every parameter that took part holds this rank's part. */
   async finishReduce(): Promise<void> {
     if (this.#reducing === undefined) return;
-    const { members, input, output, work } = this.#reducing;
+    const { members, input, output: reduced, work } = this.#reducing;
     await work.wait();
     this.#reducing = undefined;
     this.schedule?.reductions.delete(this);
     input.dispose();
+    const output = converted(reduced, this.#values().dtype, "gradient");
+    reduced.dispose();
     for (const i of members) this.#addGrad(i, output.alias(this.#locals[i]!.shape, this.#localOffset(i)));
     output.dispose();
   }
 
   /** Back to idle after a failure: nothing gathered, no partial gradients. */
   reset(): void {
+    this.#gathering?.input.dispose();
     this.#gathering?.buffer.dispose();
     this.#gathering = undefined;
     this.#reducing?.input.dispose();
@@ -182,21 +192,28 @@ export class Unit implements GradRegion {
     );
     if (members.length === 0) return;
     if (this.group.size === 1) {
-      for (const i of members)
+      for (const i of members) {
+        const { dtype, shape } = this.#locals[i]!;
         this.#addGrad(
           i,
-          this.#takeUnsharded(i, (gradient) => gradient.alias(this.#locals[i]!.shape)),
+          this.#takeUnsharded(i, (gradient) => converted(gradient, dtype, "gradient", shape)),
         );
+      }
       return;
     }
     // One reduction in flight, so that at most two units' gradients are held.
     await this.schedule?.finishReductions();
-    const { device, dtype } = this.#values();
+    const { device } = this.#values();
     const { kernels } = device.backend;
+    const dtype = this.precision.reduceDtype ?? this.parameters[members[0]!]!.unshardedGrad!.dtype;
     const input = device.allocate([this.group.size * this.shard.shardNumel], dtype, "communication");
     if (this.#plan.padded || members.length < this.parameters.length) kernels.fill(input.span, 0);
     for (const i of members) {
-      this.#takeUnsharded(i, (gradient) => kernels.copy(gradient.span, input.span, this.#plan.moves[i]!.in));
+      this.#takeUnsharded(i, (gradient) => {
+        const source = converted(gradient, dtype, "gradient");
+        kernels.copy(source.span, input.span, this.#plan.moves[i]!.in);
+        source.dispose();
+      });
     }
     const output = device.allocate([this.shard.shardNumel], dtype, "gradient");
     this.#reducing = { members, input, output, work: reduceScatter(this.group, output, input, "avg") };
@@ -240,7 +257,7 @@ export class Unit implements GradRegion {
     this.#locals = this.parameters.map((_, i) =>
       flat.alias(this.shard.localShape(i, this.group.rank), this.#localOffset(i)),
     );
-    for (const parameter of this.parameters) parameter.setUnsharded(device, undefined);
+    for (const parameter of this.parameters) parameter.dropGathered(device);
     return flat;
   }
 
@@ -323,4 +340,17 @@ export class Unit implements GradRegion {
         localOffset: shardOffset - own[0]!.shardOffset,
       }));
   }
+}
+
+/** The elements in another dtype, owned by the caller: an alias where nothing changes. */
+function converted(
+  source: Tensor,
+  dtype: DType,
+  category: MemoryCategory,
+  shape: Shape = source.shape,
+): Tensor {
+  if (source.dtype === dtype) return source.alias(shape);
+  const out = source.device.allocate(shape, dtype, category);
+  source.device.backend.kernels.cast(source.span, out.span);
+  return out;
 }

@@ -12,8 +12,11 @@ import type { Device } from "../tensor/device.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { Parameter } from "./parameter.ts";
 
-/** Something around a module's call. Must call `next` once and return what it gives. */
-export type CallWrapper = (next: () => Promise<unknown>) => Promise<unknown>;
+/** Something around a module's call. Must call `next` once, with the arguments or others, and return what it gives or other. */
+export type CallWrapper = (
+  args: readonly unknown[],
+  next: (args: readonly unknown[]) => Promise<unknown>,
+) => Promise<unknown>;
 
 /** Any module. */
 export type AnyModule = Module<never[], unknown>;
@@ -29,13 +32,13 @@ export abstract class Module<Args extends unknown[] = never[], Result = unknown>
   /** Runs the module. Tensors that `forward` makes and does not return or keep are freed when it ends. */
   async call(...args: Args): Promise<Result> {
     const device = this.#deviceOf(args);
-    const run = async () => await this.forward(...args);
-    let next: () => Promise<unknown> = device === undefined ? run : () => device.scope(run);
+    const run = async (given: readonly unknown[]): Promise<unknown> => await this.forward(...(given as Args));
+    let next = device === undefined ? run : (given: readonly unknown[]) => device.scope(() => run(given));
     for (const wrapper of this.#wrappers) {
       const inner = next;
-      next = () => wrapper(inner);
+      next = (given) => wrapper(given, inner);
     }
-    return (await next()) as Result;
+    return (await next(args)) as Result;
   }
 
   /** Puts `wrapper` around every later call, outside earlier ones. */

@@ -72,6 +72,8 @@ export interface ParameterOptions {
 export class Parameter extends Tensor {
   /** Full name within the model, set when the model is put on a device or sharded. */
   name = "";
+  /** Type of its values at rest: of `local`, `grad` and optimizer state. */
+  readonly originalDType: DType;
   /** Where its values come from when it is put on a device: a file's reader may take the place of the module's own. */
   initializer: Initializer;
   /** Gradient of the gathered values, while it waits to be reduced. */
@@ -82,6 +84,7 @@ export class Parameter extends Tensor {
     checkShape(shape, "Making a parameter");
     super({ shape, dtype: options.dtype ?? "float32", requiresGrad: options.requiresGrad ?? true });
     this.initializer = initializer;
+    this.originalDType = this.dtype;
   }
 
   /** Who cut it into shards, if anybody. */
@@ -124,9 +127,14 @@ export class Parameter extends Tensor {
     this.#manager = manager;
   }
 
-  /** Puts gathered values behind it, or none. For the sharding engine. */
-  setUnsharded(device: Device, storage: Storage | undefined, offset = 0): void {
-    this.replaceStorage(device, storage, offset);
+  /** Puts gathered values of a dtype behind it (taken over). For the sharding engine. */
+  setGathered(device: Device, dtype: DType, storage: Storage, offset: number): void {
+    this.replaceStorage(device, dtype, storage, offset);
+  }
+
+  /** Lets gathered values go. For the sharding engine. */
+  dropGathered(device: Device): void {
+    this.replaceStorage(device, this.originalDType, undefined, 0);
   }
 
   /** Allocates it (or this rank's part of it) on a device and fills it with its initial values. */
@@ -136,15 +144,16 @@ export class Parameter extends Tensor {
     const memory = device.allocate(this.shape, this.dtype, category);
     const [piece] = this.pieces;
     device.backend.write(memory.span, await this.initial(device.seed, piece!));
-    this.replaceStorage(device, memory.storage.retain(), 0);
+    this.replaceStorage(device, this.dtype, memory.storage.retain(), 0);
     memory.dispose();
   }
 
   /** Initial values of one box. The same for a seed and name, however the parameter is cut. */
   async initial(seed: number, box: Box): Promise<HostArray> {
-    const out = newHostArray(this.dtype, numelOf(box.sizes));
+    const dtype = this.originalDType;
+    const out = newHostArray(dtype, numelOf(box.sizes));
     const key = streamKey(seed, "init", this.name);
-    await this.initializer({ name: this.name, shape: this.shape, dtype: this.dtype, box, key, out });
+    await this.initializer({ name: this.name, shape: this.shape, dtype, box, key, out });
     return out;
   }
 

@@ -4,6 +4,7 @@
  * @module
  */
 export { AdamW, type AdamWValues } from "./adamw.ts";
+export { GradScaler, type GradScalerOptions } from "./grad-scaler.ts";
 export {
   type GroupValues,
   Optimizer,

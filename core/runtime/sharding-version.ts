@@ -4,6 +4,7 @@
  * @module
  */
 import type { Kind } from "../contracts/plugin.ts";
+import type { MixedPrecisionPolicy } from "../engine/mixed-precision.ts";
 import type { WrapPolicy } from "../engine/wrap-policy.ts";
 import type { AnyModule } from "../nn/module.ts";
 import type { DeviceMesh } from "./device-mesh.ts";
@@ -14,6 +15,8 @@ export interface ShardingOptions {
   readonly wrap: WrapPolicy;
   /** Free gathered parameters after forward; `undefined`: the version's own rule. */
   readonly reshardAfterForward?: boolean | undefined;
+  /** What is gathered, computed and reduced in; the parameters' own dtype by default. */
+  readonly precision?: MixedPrecisionPolicy | undefined;
 }
 
 /** A registered version. */

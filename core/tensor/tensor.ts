@@ -30,7 +30,6 @@ export interface TensorInit {
 /** A tensor. */
 export class Tensor {
   readonly shape: Shape;
-  readonly dtype: DType;
   readonly numel: number;
   requiresGrad: boolean;
   /** The gradient, once a backward pass has reached this leaf. Same shape and dtype. */
@@ -39,18 +38,24 @@ export class Tensor {
   gradNode: GradNode | undefined;
   /** The scope that will dispose it; absent when its holder must. */
   scope: Scope | undefined;
+  #dtype: DType;
   #device: Device | undefined;
   #storage: Storage | undefined;
   #offset: number;
 
   constructor(init: TensorInit) {
     this.shape = init.shape;
-    this.dtype = init.dtype;
+    this.#dtype = init.dtype;
     this.numel = numelOf(init.shape);
     this.requiresGrad = init.requiresGrad ?? false;
     this.#device = init.device;
     this.#storage = init.storage;
     this.#offset = init.offset ?? 0;
+  }
+
+  /** Type of its elements. A sharded parameter's changes while mixed precision has it gathered in another one. */
+  get dtype(): DType {
+    return this.#dtype;
   }
 
   /** @throws StateError for a parameter that was not put on a device yet. */
@@ -97,10 +102,11 @@ export class Tensor {
     return this.numel * DTYPES[this.dtype].bytes;
   }
 
-  /** Puts other memory behind the handle (taken over), or none. The old memory is let go. */
-  protected replaceStorage(device: Device | undefined, storage: Storage | undefined, offset: number): void {
+  /** Puts other memory of a dtype behind the handle (taken over), or none. The old memory is let go. */
+  protected replaceStorage(device: Device, dtype: DType, storage: Storage | undefined, offset: number): void {
     this.#storage?.release();
-    this.#device = device ?? this.#device;
+    this.#device = device;
+    this.#dtype = dtype;
     this.#storage = storage;
     this.#offset = offset;
   }

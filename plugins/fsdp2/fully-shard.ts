@@ -4,6 +4,7 @@
  * @module
  */
 import { ConfigError } from "../../core/contracts/errors.ts";
+import type { MixedPrecisionPolicy } from "../../core/engine/mixed-precision.ts";
 import { shardModule } from "../../core/engine/shard-module.ts";
 import type { AnyModule } from "../../core/nn/module.ts";
 import type { DeviceMesh } from "../../core/runtime/device-mesh.ts";
@@ -19,6 +20,8 @@ export interface FullyShardOptions {
    * comes next anyway.
    */
   readonly reshardAfterForward?: boolean | undefined;
+  /** What is gathered, computed and reduced in. Shards, gradients and optimizer state keep the parameters' own dtype. */
+  readonly mpPolicy?: MixedPrecisionPolicy | undefined;
 }
 
 /**
@@ -31,7 +34,7 @@ export interface FullyShardOptions {
  * @throws ShapeError for a parameter without dims.
  */
 export function fullyShard<M extends AnyModule>(module: M, options: FullyShardOptions): M {
-  const { mesh, reshardAfterForward } = options;
+  const { mesh, reshardAfterForward, mpPolicy } = options;
   if (mesh.shape.length !== 1) {
     throw new ConfigError(`fullyShard() failed: a mesh of ${mesh.shape.length} dims, allowed is 1`);
   }
@@ -40,6 +43,6 @@ export function fullyShard<M extends AnyModule>(module: M, options: FullyShardOp
       `fullyShard() failed: reshardAfterForward ${JSON.stringify(reshardAfterForward)}, allowed are true, false or nothing`,
     );
   }
-  shardModule(module, { layout: dim0Shard, group: mesh.group(0), reshardAfterForward });
+  shardModule(module, { layout: dim0Shard, group: mesh.group(0), reshardAfterForward, precision: mpPolicy });
   return module;
 }

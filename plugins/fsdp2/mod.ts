@@ -15,9 +15,10 @@ export const fsdp2Plugin: Plugin = Object.freeze({
   name: "fsdp2",
   setup(registry) {
     registry.register(SHARDING, "fsdp2", {
-      shard(model, { mesh, wrap, reshardAfterForward }) {
-        for (const module of modulesToWrap(model, wrap)) fullyShard(module, { mesh, reshardAfterForward });
-        fullyShard(model, { mesh, reshardAfterForward });
+      shard(model, { mesh, wrap, reshardAfterForward, precision }) {
+        const options = { mesh, reshardAfterForward, mpPolicy: precision };
+        for (const module of modulesToWrap(model, wrap)) fullyShard(module, options);
+        fullyShard(model, options);
       },
     });
   },

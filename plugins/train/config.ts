@@ -52,6 +52,8 @@ export interface TrainConfig {
   readonly data: DataConfig;
   readonly place: PlaceConfig;
   readonly fsdp: FsdpConfig;
+  /** `"float16"` and `"bfloat16"`: parameters are gathered, computed with and gradients reduced in it. */
+  readonly precision?: "float16" | "bfloat16" | undefined;
   readonly steps: number;
   readonly batchSize: number;
   readonly seqLen: number;

@@ -41,7 +41,7 @@ export async function exportWeights(
   };
   const tensors = parameters.map((parameter, i) => ({
     name: parameter.name,
-    dtype: parameter.dtype,
+    dtype: parameter.originalDType,
     shape: parameter.shape,
     read: async () => {
       await announce(i);

@@ -66,6 +66,12 @@ export const TRAIN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   },
   ...PLACE_OPTIONS,
   ...FSDP_OPTIONS,
+  "mixed-precision": {
+    type: "string",
+    choices: ["no", "fp16", "bf16"],
+    default: "no",
+    description: "gather, compute and reduce in 16 bits; shards and optimizer state stay float32",
+  },
   steps: { type: "integer", min: 1, description: "optimizer steps in all; with --tokens all that it holds" },
   "batch-size": { type: "integer", min: 1, default: 8, description: "sequences a rank and microbatch" },
   "seq-len": { type: "integer", min: 1, description: "tokens a sequence; by default the model's longest" },

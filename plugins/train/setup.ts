@@ -4,6 +4,7 @@
  * @module
  */
 import type { TensorReader } from "../../core/contracts/checkpointer.ts";
+import { ConfigError } from "../../core/contracts/errors.ts";
 import { BACKEND, FORMAT, type Registry } from "../../core/contracts/plugin.ts";
 import type { RankContext } from "../../core/contracts/transport.ts";
 import { noWrap, sizeWrap, transformerWrap, type WrapPolicy } from "../../core/engine/wrap-policy.ts";
@@ -43,7 +44,14 @@ export async function createShardedModel(
   device: Device,
   config: ModelConfig,
   fsdp: FsdpConfig,
+  precision?: "float16" | "bfloat16" | undefined,
 ): Promise<CausalLanguageModel> {
+  const { name, capabilities } = device.backend;
+  if (precision !== undefined && !capabilities.computeDTypes.includes(precision)) {
+    throw new ConfigError(
+      `cannot use --mixed-precision: given ${precision}, backend "${name}" computes in ${capabilities.computeDTypes.join(", ")} here`,
+    );
+  }
   const weights = await openWeights(registry, config);
   try {
     const model = registry.get(MODEL, config.family).create(config.config, weights);
@@ -52,6 +60,7 @@ export async function createShardedModel(
       mesh,
       wrap: wrapPolicy(model, fsdp),
       reshardAfterForward: fsdp.reshardAfterForward,
+      precision: precision === undefined ? undefined : { paramDtype: precision, reduceDtype: precision },
     });
     await model.module.to(device);
     return model;

@@ -27,6 +27,8 @@ import {
 import { openTokens } from "./data/tokens-file.ts";
 import { openWeights } from "./setup.ts";
 
+const PRECISIONS: Readonly<Record<string, TrainConfig["precision"]>> = { fp16: "float16", bf16: "bfloat16" };
+
 /**
  * Reads the options and looks at every input before a rank starts, so that what is wrong is said once, in one line.
  *
@@ -56,6 +58,7 @@ export async function readTrainConfig(registry: Registry, options: Options): Pro
     data,
     place,
     fsdp,
+    precision: PRECISIONS[text(options, "mixed-precision")!],
     steps: options.steps === undefined ? tokens!.steps : number(options, "steps"),
     batchSize: number(options, "batch-size"),
     seqLen,

@@ -11,11 +11,11 @@ import { clipGradNorm } from "../../core/engine/clip.ts";
 import { setRequiresGradientSync } from "../../core/engine/shard-module.ts";
 import { modelState, optimizerState } from "../../core/engine/sharded-state.ts";
 import { AdamW } from "../../core/optim/adamw.ts";
+import { GradScaler } from "../../core/optim/grad-scaler.ts";
 import { warmupConstant, warmupCosine } from "../../core/optim/schedule.ts";
 import { SGD } from "../../core/optim/sgd.ts";
 import type { CausalLanguageModel } from "../../core/runtime/model-family.ts";
 import type { Device } from "../../core/tensor/device.ts";
-import * as ops from "../../core/tensor/ops/mod.ts";
 import { type Batches, openBatches, type Rows } from "./batches.ts";
 import { openCheckpoints } from "./checkpoints.ts";
 import type { TrainConfig } from "./config.ts";
@@ -69,10 +69,18 @@ export async function trainRank(
 ): Promise<TrainResult> {
   const device = await createDevice(registry, context, config.place, config.seed);
   try {
-    const model = await createShardedModel(registry, context, device, config.model, config.fsdp);
+    const model = await createShardedModel(
+      registry,
+      context,
+      device,
+      config.model,
+      config.fsdp,
+      config.precision,
+    );
     const optimizer = createOptimizer(config, model);
+    const scaler = config.precision === "float16" ? new GradScaler() : undefined;
     const checkpoints = config.save === undefined ? undefined : openCheckpoints(registry, config.save);
-    const firstStep = await resume(registry, context, config, { device, model, optimizer });
+    const firstStep = await resume(registry, context, config, { device, model, optimizer, scaler });
     const place = { rank: context.rank, worldSize: context.worldSize, vocabSize: model.vocabSize };
     const batches = await openBatches(registry, config, place);
     try {
@@ -83,6 +91,7 @@ export async function trainRank(
         device,
         model,
         optimizer,
+        scaler,
         batches,
         checkpoints,
         firstStep,
@@ -103,6 +112,8 @@ interface Run {
   readonly device: Device;
   readonly model: CausalLanguageModel;
   readonly optimizer: AdamW | SGD;
+  /** Scales losses of 16-bit runs whose dtype underflows. */
+  readonly scaler: GradScaler | undefined;
   readonly batches: Batches;
   readonly checkpoints: Checkpointer | undefined;
   readonly firstStep: number;
@@ -164,22 +175,31 @@ async function trainStep(run: Run, step: number): Promise<boolean> {
 
   const batch = await run.batches.rows(step);
   const rows = batch.rows / config.accumulation;
-  let loss = 0;
+  const scale = run.scaler?.scale ?? 1;
+  // What the backward pass begins with: the loss scale, shared among microbatches.
+  device.lossScale = scale / config.accumulation;
+  const losses: Promise<number>[] = [];
   for (let micro = 0; micro < config.accumulation; micro++) {
     setRequiresGradientSync(model.module, micro === config.accumulation - 1);
-    loss += await device.scope(async () => {
+    await device.scope(async () => {
       const { ids, targets } = tensors(device, batch, micro * rows, rows);
       const mean = await model.module.call(ids, targets);
-      const share = config.accumulation === 1 ? mean : ops.div(mean, config.accumulation);
-      await share.backward();
-      return await share.item();
+      // Read while the device goes on.
+      losses.push(mean.item());
+      await mean.backward({ gradient: device.full([], device.lossScale, { dtype: mean.dtype }) });
     });
   }
   const parameters = model.module.parameters();
-  const gradNorm = config.clip === undefined ? undefined : await clipGradNorm(parameters, config.clip);
-  optimizer.step();
+  let gradNorm: number | undefined;
+  if (config.clip !== undefined || run.scaler !== undefined) {
+    gradNorm = await clipGradNorm(parameters, config.clip ?? Number.POSITIVE_INFINITY, { lossScale: scale });
+  }
+  const usable = run.scaler === undefined || Number.isFinite(gradNorm);
+  if (usable) optimizer.step();
+  run.scaler?.update(usable);
   optimizer.zeroGrad();
   await device.backend.flush();
+  const loss = (await Promise.all(losses)).reduce((sum, share) => sum + share / config.accumulation, 0);
 
   const sums = new Float64Array([loss, context.stopRequested() ? 1 : 0]);
   const peaks = new Float64Array([device.backend.memory.report().peakTotal]);
@@ -272,6 +292,7 @@ async function save(run: Run, step: number, saved: number): Promise<number> {
         step,
         model: { family: config.model.family, config: JSON.stringify(run.model.config) },
         optimizer: { kind: config.optimizer.kind },
+        scaler: run.scaler?.values() ?? null,
       },
       rankValues: { streams: device.streamPosition },
     },
@@ -288,7 +309,7 @@ async function resume(
   registry: Registry,
   context: RankContext,
   config: TrainConfig,
-  parts: Pick<Run, "device" | "model" | "optimizer">,
+  parts: Pick<Run, "device" | "model" | "optimizer" | "scaler">,
 ): Promise<number> {
   if (config.resume === undefined) return 0;
   const { location, name } = config.resume;
@@ -297,6 +318,8 @@ async function resume(
   // Every rank has drawn the same number of streams, so another world size may take any rank's.
   const streams = (loaded.rankValues[context.rank] ?? loaded.rankValues[0])?.streams;
   if (typeof streams === "number") parts.device.streamPosition = streams;
+  if (parts.scaler !== undefined && loaded.values.scaler !== null)
+    parts.scaler.loadValues(loaded.values.scaler);
   return loaded.info.step;
 }
 

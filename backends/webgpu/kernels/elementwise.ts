@@ -7,8 +7,8 @@ import type { Span } from "../../../core/contracts/backend.ts";
 import { DTYPES } from "../../../core/contracts/dtype.ts";
 import type { BinaryOp, StridedOperand, UnaryOp } from "../../../core/contracts/kernels.ts";
 import type { Gpu } from "../dispatch.ts";
-import { commonType, floatType, part, requireLength, requireSame, unitsPerBinding } from "../spans.ts";
-import { merge, reach, requireWithin, type Space, sizeOf } from "../strides.ts";
+import { commonType, floatType, part, requireLength, requireSame } from "../spans.ts";
+import { inSlabs, merge, requireWithin, type Space, sizeOf } from "../strides.ts";
 import { affineSource, binarySource, unaryBackwardSource, unarySource } from "../wgsl/elementwise.ts";
 import { STRIDED_WORKGROUP, stridedBinarySource, whereSource } from "../wgsl/strided.ts";
 import { runMap } from "./map.ts";
@@ -102,37 +102,4 @@ function stridedValues(operands: readonly string[], { sizes, strides }: Space): 
     for (let d = 0; d < sizes.length; d++) values[`${name}${d}`] = strides[i]![d]!;
   }
   return values;
-}
-
-/**
- * Cuts an iteration space along its first dimension so that what each piece touches fits a binding, and calls `work`
- * with the piece, its operands' spans, and where its elements are in the result.
- */
-function inSlabs(
-  gpu: Gpu,
-  space: Space,
-  spans: readonly Span[],
-  elementBytes: number,
-  work: (space: Space, spans: readonly Span[], start: number, count: number) => void,
-): void {
-  const [first, ...rest] = space.sizes as [number, ...number[]];
-  const inner = sizeOf(rest);
-  const most = unitsPerBinding(gpu, elementBytes);
-  const touched = (rows: number): number =>
-    Math.max(rows * inner, ...space.strides.map((strides) => reach([rows, ...rest], strides)));
-  if (touched(first) <= most || first === 1) {
-    const parts = spans.map((span, i) => part(span, 0, reach(space.sizes, space.strides[i]!)));
-    work(space, parts, 0, first * inner);
-    return;
-  }
-  for (const [begin, rows] of [[0, Math.floor(first / 2)] as const, [Math.floor(first / 2), Math.ceil(first / 2)] as const]) {
-    const sizes = [rows, ...rest];
-    const parts = spans.map((span, i) => {
-      const start = begin * space.strides[i]![0]!;
-      return part(span, start, span.length - start);
-    });
-    inSlabs(gpu, { sizes, strides: space.strides }, parts, elementBytes, (slab, slabSpans, start, count) =>
-      work(slab, slabSpans, begin * inner + start, count),
-    );
-  }
 }

@@ -1,9 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import { clipGradNorm } from "../../../core/engine/clip.ts";
 import { gatherParameter } from "../../../core/engine/full-tensor.ts";
+import type { MixedPrecisionPolicy } from "../../../core/engine/mixed-precision.ts";
 import { setRequiresGradientSync, unitsBelow } from "../../../core/engine/shard-module.ts";
 import { AdamW } from "../../../core/optim/mod.ts";
 import * as ops from "../../../core/tensor/ops/mod.ts";
+import type { Tensor } from "../../../core/tensor/tensor.ts";
 import { fullyShard } from "../../../plugins/fsdp2/mod.ts";
 import { Stack } from "../../support/models.ts";
 import { runRanks, type TestRank } from "../../support/ranks.ts";
@@ -14,6 +16,7 @@ const ROWS = 8;
 interface Options {
   readonly shard?: boolean;
   readonly reshardAfterForward?: boolean | undefined;
+  readonly mpPolicy?: MixedPrecisionPolicy;
   readonly steps?: number;
   readonly width?: number;
   readonly hidden?: number;
@@ -23,9 +26,11 @@ function build(rank: TestRank, options: Options): Stack {
   const { shard = true, width = 6, hidden = 10 } = options;
   const model = new Stack({ layers: LAYERS, features: 5, width, hidden });
   if (shard) {
-    const { reshardAfterForward } = options;
-    for (const block of model.blocks) fullyShard(block, { mesh: rank.mesh, reshardAfterForward });
-    fullyShard(model, { mesh: rank.mesh, reshardAfterForward });
+    const { reshardAfterForward, mpPolicy } = options;
+    const { outputDtype, ...inner } = mpPolicy ?? {};
+    const how = { mesh: rank.mesh, reshardAfterForward };
+    for (const block of model.blocks) fullyShard(block, { ...how, mpPolicy: inner });
+    fullyShard(model, { ...how, mpPolicy: { ...inner, outputDtype } });
   }
   return model;
 }
@@ -130,6 +135,130 @@ describe("training a sharded model", () => {
           expect(value).toBeCloseTo(other[j]!, 5);
       }
     }
+  });
+});
+
+describe("mixed precision", () => {
+  // A wider dtype goes the same ways as a narrower one, and every backend computes in it.
+  const mpPolicy = { paramDtype: "float64", reduceDtype: "float64", outputDtype: "float32" } as const;
+
+  test("computes and communicates in its dtypes, and keeps shards, gradients and optimizer state in the original one", async () => {
+    for (const worldSize of [1, 2]) {
+      await runRanks(worldSize, async (rank) => {
+        const model = build(rank, { mpPolicy });
+        await model.to(rank.device);
+        const optimizer = new AdamW(model.parameters(), { lr: 0.01 });
+        const seen: string[] = [];
+        model.blocks[0]!.wrapCall(async (args, next) => {
+          const result = await next(args);
+          seen.push((args[0] as Tensor).dtype, (result as Tensor).dtype);
+          return result;
+        });
+        model.blocks[0]!.up.wrapCall(async (args, next) => {
+          seen.push((args[0] as Tensor).dtype, model.blocks[0]!.up.weight.dtype);
+          return await next(args);
+        });
+        await rank.device.scope(async () => {
+          const out = await model.call(batch(rank, 0).x);
+          expect(out.dtype).toBe("float32");
+          await ops.mean(out).backward();
+        });
+        expect(seen).toEqual(["float64", "float64", "float64", "float64"]);
+        optimizer.step();
+        for (const parameter of model.parameters()) {
+          expect(parameter.dtype).toBe("float32");
+          expect(parameter.local.dtype).toBe("float32");
+          expect(parameter.grad!.dtype).toBe("float32");
+          for (const { tensor } of optimizer.state(parameter)!.tensors) expect(tensor.dtype).toBe("float32");
+        }
+      });
+    }
+  });
+
+  test("trains as without it, within the rounding of the dtypes", async () => {
+    for (const worldSize of [1, 2, 4]) {
+      const [result] = await runRanks(worldSize, (rank) =>
+        train(rank, { mpPolicy: { ...mpPolicy, outputDtype: "float32" } }),
+      );
+      for (const [i, loss] of result!.losses.entries()) expect(loss).toBeCloseTo(reference!.losses[i]!, 5);
+      for (const [i, norm] of result!.norms.entries()) expect(norm).toBeCloseTo(reference!.norms[i]!, 5);
+    }
+  });
+
+  test("refuses dtypes that are not floating", async () => {
+    await runRanks(1, async (rank) => {
+      expect(() => build(rank, { mpPolicy: { paramDtype: "int32" } })).toThrow(/paramDtype is "int32"/);
+    });
+  });
+});
+
+describe("clipGradNorm", () => {
+  const gradientsOf = async (rank: TestRank, scale: number, clip: (model: Stack) => Promise<number>) => {
+    const model = build(rank, {});
+    await model.to(rank.device);
+    await rank.device.scope(async () => {
+      const loss = ops.mean(await model.call(batch(rank, 0).x));
+      await loss.backward({ gradient: rank.device.full([], scale) });
+    });
+    const norm = await clip(model);
+    const gradients = await Promise.all(model.parameters().map((p) => p.grad!.data()));
+    return { norm, gradients };
+  };
+
+  test("takes a loss scale out of norm and gradients", async () => {
+    const [plain] = await runRanks(2, (rank) =>
+      gradientsOf(rank, 1, (model) => clipGradNorm(model.parameters(), 0.1)),
+    );
+    const [scaled] = await runRanks(2, (rank) =>
+      gradientsOf(rank, 1024, (model) => clipGradNorm(model.parameters(), 0.1, { lossScale: 1024 })),
+    );
+    expect(scaled!.norm).toBeCloseTo(plain!.norm, 6);
+    for (const [i, gradient] of scaled!.gradients.entries()) {
+      for (const [j, value] of (gradient as Float32Array).entries()) {
+        expect(value).toBeCloseTo((plain!.gradients[i] as Float32Array)[j]!, 6);
+      }
+    }
+  });
+
+  test("tells every rank of an overflow on one of them, and leaves the gradients to be dropped", async () => {
+    const results = await runRanks(2, (rank) =>
+      gradientsOf(rank, 1, async (model) => {
+        if (rank.rank === 1) {
+          const { span, device } = model.blocks[0]!.up.weight.grad!;
+          device.backend.kernels.fill(span, Number.POSITIVE_INFINITY);
+        }
+        return await clipGradNorm(model.parameters(), 0.1, { lossScale: 2 });
+      }),
+    );
+    for (const { norm } of results) expect(Number.isFinite(norm)).toBe(false);
+  });
+
+  for (const normType of [1, 2, 3, Number.POSITIVE_INFINITY]) {
+    test(`with order ${normType} is one norm over all parameters on all ranks, for any subset of them too`, async () => {
+      const normOf = (worldSize: number, pick: (model: Stack) => ReturnType<Stack["parameters"]>) =>
+        runRanks(worldSize, async (rank) => {
+          const model = build(rank, {});
+          await model.to(rank.device);
+          await rank.device.scope(async () => {
+            const { x, y } = batch(rank, 0);
+            await ops.mseLoss(await model.call(x), y).backward();
+          });
+          return await clipGradNorm(pick(model), 1e9, { normType });
+        });
+      for (const pick of [
+        (m: Stack) => m.parameters(),
+        (m: Stack) => [m.outer.bias!, m.blocks[1]!.up.weight],
+      ]) {
+        const [single] = await normOf(1, pick);
+        for (const norm of await normOf(4, pick)) expect(norm).toBeCloseTo(single!, 5);
+      }
+    });
+  }
+
+  test("refuses norms, bounds and scales that are not positive", async () => {
+    await expect(clipGradNorm([], 0)).rejects.toThrow(/maxNorm 0/);
+    await expect(clipGradNorm([], 1, { normType: -1 })).rejects.toThrow(/normType -1/);
+    await expect(clipGradNorm([], 1, { lossScale: 0 })).rejects.toThrow(/lossScale 0/);
   });
 });
 

@@ -89,9 +89,9 @@ describe("modules", () => {
     const model = new nn.ReLU();
     const calls: string[] = [];
     for (const name of ["inner", "outer"]) {
-      model.wrapCall(async (next) => {
+      model.wrapCall(async (args, next) => {
         calls.push(`before ${name}`);
-        const result = await next();
+        const result = await next(args);
         calls.push(`after ${name}`);
         return result;
       });
