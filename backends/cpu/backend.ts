@@ -47,17 +47,19 @@ class CpuBackend implements Backend {
 
   write(target: Span, source: HostArray): void {
     const view = this.#memory.view(target);
-    if (view.constructor !== source.constructor || view.length !== source.length) {
-      throw new ShapeError(
-        `cpu write: ${source.constructor.name} of ${source.length} elements was given for ${target.dtype}[${target.length}]`,
-      );
-    }
+    requireAlike("write", target, view, source);
     // Both are arrays of one kind: `set` copies bytes.
     (view as Uint8Array).set(source as Uint8Array);
   }
 
   async read(source: Span): Promise<HostArray> {
     return this.#memory.view(source).slice();
+  }
+
+  async readInto(source: Span, target: HostArray): Promise<void> {
+    const view = this.#memory.view(source);
+    requireAlike("readInto", source, view, target);
+    (target as Uint8Array).set(view as Uint8Array);
   }
 
   hostView(span: Span): HostArray {
@@ -69,6 +71,14 @@ class CpuBackend implements Backend {
   async dispose(): Promise<void> {
     this.#memory.dispose();
   }
+}
+
+/** @throws ShapeError unless `array` has the class and length of a span's `view`. */
+function requireAlike(call: string, span: Span, view: HostArray, array: HostArray): void {
+  if (view.constructor === array.constructor && view.length === array.length) return;
+  throw new ShapeError(
+    `cpu ${call}: ${array.constructor.name} of ${array.length} elements was given for ${span.dtype}[${span.length}]`,
+  );
 }
 
 /** Makes a CPU device. @throws ConfigError for bad settings, DeviceError for an engine that is not there. */

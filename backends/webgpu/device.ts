@@ -146,7 +146,9 @@ export class GpuDevice {
     const { limits } = device;
     this.limits = {
       maxBufferBytes: Math.floor(limits.maxBufferSize / 16) * 16,
-      maxBindingBytes: Math.floor(Math.min(limits.maxStorageBufferBindingSize, settings.bindingLimit) / 256) * 256,
+      // Kernels count bytes in 32 bits.
+      maxBindingBytes:
+        Math.floor(Math.min(limits.maxStorageBufferBindingSize, settings.bindingLimit, 2 ** 32 - 2 ** 12) / 256) * 256,
       bindingAlignment: Math.max(16, limits.minStorageBufferOffsetAlignment),
       workgroupBytes: limits.maxComputeWorkgroupStorageSize,
       workgroupInvocations: limits.maxComputeInvocationsPerWorkgroup,

@@ -60,6 +60,12 @@ export interface Backend {
   /** A host copy of a span, after all earlier work on it. */
   read(source: Span): Promise<HostArray>;
   /**
+   * Replaces the content of `target` by a span of the same dtype and length, after all earlier work on it; work called
+   * later is not seen. The bytes go from memory that the device wrote straight to `target`, which may be shared memory and
+   * belongs to the call until it resolves. @throws ShapeError, by rejection, when dtype or length differ.
+   */
+  readInto(source: Span, target: HostArray): Promise<void>;
+  /**
    * The span's own memory, when the device's memory is the host's; `undefined` otherwise. A view is valid until its
    * buffer is released. Collectives and checkpoints use it to avoid copies.
    */

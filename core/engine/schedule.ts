@@ -19,6 +19,9 @@ export class Schedule implements BackwardListener {
   readonly #root: Unit | undefined;
   /** Units in the order in which their forward ended, each once. */
   #order: Unit[] = [];
+  /** Units in the order in which their forward began, now and in the pass before. */
+  #begun: Unit[] = [];
+  #begunBefore: readonly Unit[] = [];
   /** Units whose part of the current backward pass is over. */
   readonly #left: Set<Unit> = new Set();
   /** A backward pass ended since the order was begun. */
@@ -35,9 +38,28 @@ export class Schedule implements BackwardListener {
 
   /** The root's forward begins. */
   beginForward(): void {
+    this.#begunBefore = this.#begun;
+    this.#begun = [];
     if (!this.#walked) return;
     this.#walked = false;
     this.#order = [];
+  }
+
+  /** A unit's forward begins, its parameters are there: gather those of the one that came next in the pass before. */
+  enteredForward(unit: Unit): void {
+    if (!this.#begun.includes(unit)) this.#begun.push(unit);
+    const at = this.#begun.length;
+    // Only while this pass goes the way of the one before.
+    if (unit.forwardPrefetch && this.#begunBefore[at - 1] === unit) this.#begunBefore[at]?.startUnshard();
+  }
+
+  /** The root's forward ended: what was gathered ahead and not used is freed. */
+  async endForward(): Promise<void> {
+    for (const unit of this.units) {
+      if (unit.state !== "gathering") continue;
+      await unit.unshard();
+      unit.reshard();
+    }
   }
 
   /**

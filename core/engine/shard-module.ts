@@ -19,6 +19,10 @@ export interface ShardModuleOptions {
   readonly group: Collective;
   /** Free the gathered parameters after forward; `undefined`: yes, but not in the root. */
   readonly reshardAfterForward?: boolean | undefined;
+  /**
+   * Gather the next unit's parameters while this one's forward computes, in the order of the pass before. Default false.
+   */
+  readonly forwardPrefetch?: boolean | undefined;
   /** What the unit computes and communicates in; its parameters' own dtype by default. */
   readonly precision?: MixedPrecisionPolicy | undefined;
 }
@@ -84,6 +88,7 @@ export function shardModule(module: AnyModule, options: ShardModuleOptions): voi
           group: options.group,
           reshardAfterForward: options.reshardAfterForward,
           precision,
+          forwardPrefetch: options.forwardPrefetch ?? false,
         });
   const entry: Entry = { unit, precision, schedule: undefined };
   entries.set(module, entry);
@@ -106,14 +111,21 @@ async function runUnit(
     const result = await next(casting ? (castFloating(args, paramDtype) as readonly unknown[]) : args);
     return outputDtype === undefined ? result : castFloating(result, outputDtype);
   };
-  if (unit === undefined) return await compute();
+  const isRoot = schedule.rootModule === module;
+  if (unit === undefined) {
+    const result = await compute();
+    if (isRoot) await schedule.endForward();
+    return result;
+  }
   const { device } = unit;
   const outer = device.region;
   try {
     await unit.unshard();
+    schedule.enteredForward(unit);
     device.region = unit;
     const result = await compute();
     schedule.leftForward(unit);
+    if (isRoot) await schedule.endForward();
     return result;
   } catch (error) {
     schedule.reset();

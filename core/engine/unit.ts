@@ -33,6 +33,8 @@ export interface UnitInit {
   /** Free the gathered parameters after forward; `undefined`: yes, but not in the root. */
   readonly reshardAfterForward: boolean | undefined;
   readonly precision: MixedPrecisionPolicy;
+  /** Gather the next unit's parameters while this one's forward computes. */
+  readonly forwardPrefetch: boolean;
 }
 
 /** A reduction under way. */
@@ -54,6 +56,7 @@ export class Unit implements GradRegion {
   readonly group: Collective;
   readonly shard: Shard;
   readonly precision: MixedPrecisionPolicy;
+  readonly forwardPrefetch: boolean;
   reshardAfterForward: boolean | undefined;
   /** Whether a backward pass reduces gradients, or leaves them whole to add up. */
   requiresGradientSync = true;
@@ -72,6 +75,7 @@ export class Unit implements GradRegion {
     this.group = init.group;
     this.reshardAfterForward = init.reshardAfterForward;
     this.precision = init.precision;
+    this.forwardPrefetch = init.forwardPrefetch;
     const specs = init.parameters.map(({ name, shape, dtype }) => ({ name, shape, dtype }));
     this.shard = init.layout(specs, init.group.size);
     this.#plan = planMoves(this.shard);

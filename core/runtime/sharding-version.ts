@@ -15,6 +15,8 @@ export interface ShardingOptions {
   readonly wrap: WrapPolicy;
   /** Free gathered parameters after forward; `undefined`: the version's own rule. */
   readonly reshardAfterForward?: boolean | undefined;
+  /** Gather the next unit's parameters while this one's forward computes. Default false. */
+  readonly forwardPrefetch?: boolean | undefined;
   /** What is gathered, computed and reduced in; the parameters' own dtype by default. */
   readonly precision?: MixedPrecisionPolicy | undefined;
 }

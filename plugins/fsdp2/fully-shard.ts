@@ -20,6 +20,11 @@ export interface FullyShardOptions {
    * comes next anyway.
    */
   readonly reshardAfterForward?: boolean | undefined;
+  /**
+   * Gather the next unit's parameters while this one's forward computes, in the order of the pass before: more overlap
+   * where transfers take time, one unit's parameters more at a time. Default false.
+   */
+  readonly forwardPrefetch?: boolean | undefined;
   /** What is gathered, computed and reduced in. Shards, gradients and optimizer state keep the parameters' own dtype. */
   readonly mpPolicy?: MixedPrecisionPolicy | undefined;
 }
@@ -34,7 +39,7 @@ export interface FullyShardOptions {
  * @throws ShapeError for a parameter without dims.
  */
 export function fullyShard<M extends AnyModule>(module: M, options: FullyShardOptions): M {
-  const { mesh, reshardAfterForward, mpPolicy } = options;
+  const { mesh, reshardAfterForward, forwardPrefetch, mpPolicy } = options;
   if (mesh.shape.length !== 1) {
     throw new ConfigError(`fullyShard() failed: a mesh of ${mesh.shape.length} dims, allowed is 1`);
   }
@@ -43,6 +48,13 @@ export function fullyShard<M extends AnyModule>(module: M, options: FullyShardOp
       `fullyShard() failed: reshardAfterForward ${JSON.stringify(reshardAfterForward)}, allowed are true, false or nothing`,
     );
   }
-  shardModule(module, { layout: dim0Shard, group: mesh.group(0), reshardAfterForward, precision: mpPolicy });
+  const precision = mpPolicy;
+  shardModule(module, {
+    layout: dim0Shard,
+    group: mesh.group(0),
+    reshardAfterForward,
+    forwardPrefetch,
+    precision,
+  });
   return module;
 }

@@ -15,8 +15,8 @@ export const fsdp2Plugin: Plugin = Object.freeze({
   name: "fsdp2",
   setup(registry) {
     registry.register(SHARDING, "fsdp2", {
-      shard(model, { mesh, wrap, reshardAfterForward, precision }) {
-        const options = { mesh, reshardAfterForward, mpPolicy: precision };
+      shard(model, { mesh, wrap, reshardAfterForward, forwardPrefetch, precision }) {
+        const options = { mesh, reshardAfterForward, forwardPrefetch, mpPolicy: precision };
         for (const module of modulesToWrap(model, wrap)) fullyShard(module, options);
         fullyShard(model, options);
       },

@@ -27,6 +27,7 @@ export interface ModelConfig {
 export interface FsdpConfig {
   readonly version: number;
   readonly reshardAfterForward?: boolean | undefined;
+  readonly forwardPrefetch: boolean;
   readonly wrapPolicy: string;
   readonly wrapClasses: readonly string[];
   readonly minNumParams: number;
@@ -116,6 +117,7 @@ export function fsdpConfig(options: Options): FsdpConfig {
   return {
     version: number(options, "fsdp-version"),
     reshardAfterForward: typeof reshard === "boolean" ? reshard : undefined,
+    forwardPrefetch: options["fsdp-forward-prefetch"] === true,
     wrapPolicy: text(options, "fsdp-auto-wrap-policy")!,
     wrapClasses: list(options, "fsdp-transformer-layer-cls-to-wrap").flatMap((name) => name.split(",")),
     minNumParams: number(options, "fsdp-min-num-params"),

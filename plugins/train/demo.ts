@@ -60,6 +60,7 @@ function demoConfig(context: CommandContext, save: string): TrainConfig {
     fsdp: {
       version: 2,
       reshardAfterForward: true,
+      forwardPrefetch: false,
       wrapPolicy: "TRANSFORMER_BASED_WRAP",
       wrapClasses: [],
       minNumParams: 0,

@@ -25,6 +25,11 @@ export const FSDP_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     type: "boolean",
     description: "free gathered parameters after forward; by default everywhere but in the root",
   },
+  "fsdp-forward-prefetch": {
+    type: "boolean",
+    default: false,
+    description: "gather the next unit's parameters while one computes",
+  },
   "fsdp-auto-wrap-policy": {
     type: "string",
     default: "TRANSFORMER_BASED_WRAP",

@@ -60,6 +60,7 @@ export async function createShardedModel(
       mesh,
       wrap: wrapPolicy(model, fsdp),
       reshardAfterForward: fsdp.reshardAfterForward,
+      forwardPrefetch: fsdp.forwardPrefetch,
       precision: precision === undefined ? undefined : { paramDtype: precision, reduceDtype: precision },
     });
     await model.module.to(device);

@@ -17,6 +17,7 @@ interface Options {
   readonly shard?: boolean;
   readonly reshardAfterForward?: boolean | undefined;
   readonly mpPolicy?: MixedPrecisionPolicy;
+  readonly forwardPrefetch?: boolean;
   readonly steps?: number;
   readonly width?: number;
   readonly hidden?: number;
@@ -26,9 +27,9 @@ function build(rank: TestRank, options: Options): Stack {
   const { shard = true, width = 6, hidden = 10 } = options;
   const model = new Stack({ layers: LAYERS, features: 5, width, hidden });
   if (shard) {
-    const { reshardAfterForward, mpPolicy } = options;
+    const { reshardAfterForward, forwardPrefetch, mpPolicy } = options;
     const { outputDtype, ...inner } = mpPolicy ?? {};
-    const how = { mesh: rank.mesh, reshardAfterForward };
+    const how = { mesh: rank.mesh, reshardAfterForward, forwardPrefetch };
     for (const block of model.blocks) fullyShard(block, { ...how, mpPolicy: inner });
     fullyShard(model, { ...how, mpPolicy: { ...inner, outputDtype } });
   }
@@ -96,6 +97,16 @@ describe("training a sharded model", () => {
       });
     }
   }
+
+  test("does not change in a bit when units are gathered ahead in forward, and communicates as often", async () => {
+    const run = (forwardPrefetch: boolean) =>
+      runRanks(2, async (rank) => ({
+        ...(await train(rank, { forwardPrefetch })),
+        peaks: [],
+        calls: rank.calls.length,
+      }));
+    expect(await run(true)).toEqual(await run(false));
+  });
 
   test("is bitwise the same run when it is repeated", async () => {
     const once = await runRanks(4, (rank) => train(rank, {}));
