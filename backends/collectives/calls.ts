@@ -10,7 +10,14 @@ import { dtypeOf } from "./elements.ts";
 import { SPLIT_FIELDS } from "./split.ts";
 
 /** The operations, `split` included: it is a gather of colors and keys. */
-export type CallName = "allGather" | "reduceScatter" | "allReduce" | "broadcast" | "barrier" | "split";
+export type CallName =
+  | "allGather"
+  | "reduceScatter"
+  | "allReduce"
+  | "broadcast"
+  | "share"
+  | "barrier"
+  | "split";
 
 /** One call of one rank; calls that belong together are equal in every field. */
 export interface Call {
@@ -65,6 +72,11 @@ export function broadcastCall(size: number, data: HostArray, root: number): Call
     throw new CollectiveError(`broadcast over ${size} ranks: root is ${root}; it must be 0 to ${size - 1}`);
   }
   return { name: "broadcast", length: data.length, dtype: dtypeOf(data), root };
+}
+
+/** The call of a share of `input`. */
+export function shareCall(input: HostArray): Call {
+  return { name: "share", length: input.length, dtype: dtypeOf(input) };
 }
 
 /** The barrier's call. */

@@ -3,12 +3,19 @@
  *
  * @module
  */
-import type { Collective, ReductionOp, Work } from "../../core/contracts/collective.ts";
+import type {
+  Collective,
+  ReductionOp,
+  SharedInputs,
+  SharedWindow,
+  Work,
+} from "../../core/contracts/collective.ts";
 import type { DType, HostArray } from "../../core/contracts/dtype.ts";
 import { CollectiveError, ConfigError, StateError } from "../../core/contracts/errors.ts";
 import type { LaunchOptions, RankJob, RankProgram, Transport } from "../../core/contracts/transport.ts";
 import { allGatherCall, allReduceCall, broadcastCall, checkSplit, reduceScatterCall } from "./calls.ts";
 import { copyBytes } from "./elements.ts";
+import { HeldShares, privateWindow, ShareLedger } from "./held-shares.ts";
 import { runInProcess } from "./in-process.ts";
 
 /** A collective of size 1. `name` is the transport it stands for. */
@@ -35,6 +42,10 @@ class SingleCollective implements Collective {
   readonly name: string;
   readonly rank = 0;
   readonly size = 1;
+  readonly #held: HeldShares = new HeldShares();
+  readonly #ledger: ShareLedger = new ShareLedger();
+  /** The last share, which the next one follows. */
+  #shared: Promise<unknown> = Promise.resolve();
   #failure: Error | undefined;
 
   constructor(name: string) {
@@ -61,6 +72,28 @@ class SingleCollective implements Collective {
     return this.#copy(data, data);
   }
 
+  share(input: HostArray, filled?: Promise<unknown>): Promise<SharedInputs> {
+    const before = this.#shared;
+    const share = async (): Promise<SharedInputs> => {
+      try {
+        await filled;
+      } catch (reason) {
+        this.abort(reason instanceof Error ? reason.message : String(reason));
+        throw reason;
+      }
+      await before;
+      await this.barrier().wait();
+      return this.#held.hold(this.#ledger.open([input]));
+    };
+    const shared = this.#failure ? Promise.reject(this.#failure) : share();
+    this.#shared = shared.catch(() => {});
+    return shared;
+  }
+
+  window(byteLength: number): SharedWindow {
+    return privateWindow(byteLength);
+  }
+
   barrier(): Work {
     const failure = this.#failure;
     return { wait: () => (failure ? Promise.reject(failure) : Promise.resolve()) };
@@ -77,11 +110,13 @@ class SingleCollective implements Collective {
   }
 
   async close(): Promise<void> {
+    this.#held.releaseAll();
     this.fail(new StateError("collective is closed: no call may follow close"));
   }
 
   fail(error: Error): void {
     this.#failure ??= error;
+    this.#ledger.fail(this.#failure);
   }
 
   #copy(output: HostArray, input: HostArray): Work {

@@ -79,11 +79,7 @@ export class WebgpuBackend implements Backend {
   write(target: Span, source: HostArray): void {
     this.#check();
     const buffer = this.#dispatcher.resolve(target);
-    if (newHostArray(target.dtype, 0).constructor !== source.constructor || source.length !== target.length) {
-      throw new ShapeError(
-        `webgpu write: ${source.constructor.name} of ${source.length} elements was given for ${target.dtype}[${target.length}]`,
-      );
-    }
+    requireAlike("write", target, source);
     const bytes = bytesOf(source);
     const start = target.offset * DTYPES[target.dtype].bytes;
     for (let at = 0; at < bytes.length; at += STAGING_BYTES) {
@@ -92,11 +88,17 @@ export class WebgpuBackend implements Backend {
   }
 
   async read(source: Span): Promise<HostArray> {
+    const host = newHostArray(source.dtype, source.length);
+    await this.readInto(source, host);
+    return host;
+  }
+
+  async readInto(source: Span, target: HostArray): Promise<void> {
     this.#check();
     const buffer = this.#dispatcher.resolve(source);
-    const host = newHostArray(source.dtype, source.length);
-    const bytes = bytesOf(host);
-    if (bytes.length === 0) return host;
+    requireAlike("readInto", source, target);
+    const bytes = bytesOf(target);
+    if (bytes.length === 0) return;
     const start = source.offset * DTYPES[source.dtype].bytes;
     const from = Math.floor(start / 4) * 4;
     const size = Math.ceil((start + bytes.length - from) / 4) * 4;
@@ -109,11 +111,9 @@ export class WebgpuBackend implements Backend {
       this.#commands.submit();
       const skip = at === 0 ? start - from : 0;
       const begin = from + at + skip - start;
-      const target = bytes.subarray(begin, begin + length - skip);
-      waiting.push(this.#reads.collect(slot, skip, target));
+      waiting.push(this.#reads.collect(slot, skip, bytes.subarray(begin, begin + length - skip)));
     }
     await Promise.all(waiting);
-    return host;
   }
 
   hostView(): undefined {
@@ -155,6 +155,14 @@ export class WebgpuBackend implements Backend {
     if (this.#disposed) throw new StateError("webgpu: the backend is used after dispose()");
     this.#gpu.check();
   }
+}
+
+/** @throws ShapeError unless a host array has the form of the span. */
+function requireAlike(call: string, span: Span, host: HostArray): void {
+  if (newHostArray(span.dtype, 0).constructor === host.constructor && host.length === span.length) return;
+  throw new ShapeError(
+    `webgpu ${call}: ${host.constructor.name} of ${host.length} elements was given for ${span.dtype}[${span.length}]`,
+  );
 }
 
 /** Opens a GPU. @throws ConfigError for bad settings, DeviceError when there is no such GPU. */

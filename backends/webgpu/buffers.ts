@@ -43,7 +43,9 @@ export class WebgpuBuffer implements DeviceBuffer {
   /** The memory behind it. @throws StateError after release. */
   get block(): Block {
     if (this.#block === undefined) {
-      throw new StateError(`webgpu: a ${this.category} buffer of ${this.byteLength} bytes is used after release`);
+      throw new StateError(
+        `webgpu: a ${this.category} buffer of ${this.byteLength} bytes is used after release`,
+      );
     }
     return this.#block;
   }

@@ -77,7 +77,9 @@ export class Commands {
     label: string,
     pipeline: GPUComputePipeline,
     group: GPUBindGroup,
-    parameters: { readonly immediates: Uint32Array<ArrayBuffer> } | { readonly group: GPUBindGroup; readonly offset: number },
+    parameters:
+      | { readonly immediates: Uint32Array<ArrayBuffer> }
+      | { readonly group: GPUBindGroup; readonly offset: number },
     grid: readonly [number, number, number],
   ): void {
     const pass = this.#openPass(label);
@@ -93,7 +95,13 @@ export class Commands {
   }
 
   /** Records a copy; offsets and size are multiples of 4. */
-  copy(source: GPUBuffer, sourceOffset: number, target: GPUBuffer, targetOffset: number, bytes: number): void {
+  copy(
+    source: GPUBuffer,
+    sourceOffset: number,
+    target: GPUBuffer,
+    targetOffset: number,
+    bytes: number,
+  ): void {
     this.#closePass();
     this.#open().copyBufferToBuffer(source, sourceOffset, target, targetOffset, bytes);
     this.#counted();

@@ -67,7 +67,8 @@ export function featuresOf(gpu: GPU, adapter: GPUAdapter, settings: WebgpuSettin
   const info: DawnInfo = adapter.info;
   const subgroups = settings.subgroups && has("subgroups") && language("subgroup_id");
   const f16 = settings.f16 && has("shader-f16");
-  const matrices = settings.matrix && subgroups && has(MATRIX_FEATURE) ? (info.subgroupMatrixConfigs ?? []) : [];
+  const matrices =
+    settings.matrix && subgroups && has(MATRIX_FEATURE) ? (info.subgroupMatrixConfigs ?? []) : [];
   return {
     f16,
     subgroups,
@@ -99,7 +100,11 @@ const LIMITS = [
 ] as const;
 
 /** A device of an adapter, with everything that the adapter has. @throws DeviceError when it gives none. */
-export async function openDevice(gpu: GPU, adapter: GPUAdapter, settings: WebgpuSettings): Promise<GpuDevice> {
+export async function openDevice(
+  gpu: GPU,
+  adapter: GPUAdapter,
+  settings: WebgpuSettings,
+): Promise<GpuDevice> {
   const features = featuresOf(gpu, adapter, settings);
   const wanted: [string, boolean][] = [
     ["shader-f16", features.f16],
@@ -119,9 +124,12 @@ export async function openDevice(gpu: GPU, adapter: GPUAdapter, settings: Webgpu
     });
     return new GpuDevice(device, features, settings);
   } catch (cause) {
-    throw new DeviceError(`webgpu: the adapter "${adapter.info.description}" gave no device: ${String(cause)}`, {
-      cause,
-    });
+    throw new DeviceError(
+      `webgpu: the adapter "${adapter.info.description}" gave no device: ${String(cause)}`,
+      {
+        cause,
+      },
+    );
   }
 }
 
@@ -148,7 +156,9 @@ export class GpuDevice {
       maxBufferBytes: Math.floor(limits.maxBufferSize / 16) * 16,
       // Kernels count bytes in 32 bits.
       maxBindingBytes:
-        Math.floor(Math.min(limits.maxStorageBufferBindingSize, settings.bindingLimit, 2 ** 32 - 2 ** 12) / 256) * 256,
+        Math.floor(
+          Math.min(limits.maxStorageBufferBindingSize, settings.bindingLimit, 2 ** 32 - 2 ** 12) / 256,
+        ) * 256,
       bindingAlignment: Math.max(16, limits.minStorageBufferOffsetAlignment),
       workgroupBytes: limits.maxComputeWorkgroupStorageSize,
       workgroupInvocations: limits.maxComputeInvocationsPerWorkgroup,

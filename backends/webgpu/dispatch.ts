@@ -130,14 +130,26 @@ export class Dispatcher implements Gpu {
     if (pipeline.space === "immediate") {
       const count = this.#encode(pipeline, offsets, params, this.#words, this.#floats, 0);
       const group = this.#bindGroup(pipeline, windows);
-      this.#commands.dispatch(source.name, pipeline.pipeline, group, { immediates: this.#views[count]! }, grid);
+      this.#commands.dispatch(
+        source.name,
+        pipeline.pipeline,
+        group,
+        { immediates: this.#views[count]! },
+        grid,
+      );
       return;
     }
     const slot = this.#commands.uniformSlot(pipeline.parameterBytes);
     const end = this.#encode(pipeline, offsets, params, slot.words, slot.floats, slot.word);
     if (table !== undefined) slot.words.set(table, slot.word + 4 * Math.ceil((end - slot.word) / 4));
     const parameters = { group: this.#uniformGroup(pipeline.parameterBytes), offset: slot.offset };
-    this.#commands.dispatch(source.name, pipeline.pipeline, this.#bindGroup(pipeline, windows), parameters, grid);
+    this.#commands.dispatch(
+      source.name,
+      pipeline.pipeline,
+      this.#bindGroup(pipeline, windows),
+      parameters,
+      grid,
+    );
   }
 
   #binding(span: Span): Binding {

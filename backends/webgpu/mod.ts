@@ -12,7 +12,10 @@ import { probeWebgpu } from "./probe.ts";
  * `matrix`, `immediates`, `profile` (on, off), `power` (high-performance, low-power), `memory-limit` and `binding-limit`
  * (bytes).
  */
-export const webgpuBackend: BackendFactory = Object.freeze({ create: createWebgpuBackend, probe: probeWebgpu });
+export const webgpuBackend: BackendFactory = Object.freeze({
+  create: createWebgpuBackend,
+  probe: probeWebgpu,
+});
 
 /** Registers the backend as `"webgpu"`. */
 export const webgpuPlugin: Plugin = Object.freeze<Plugin>({

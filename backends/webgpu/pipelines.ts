@@ -64,7 +64,8 @@ export class PipelineCache {
 
   #compile(source: KernelSource, slots: readonly number[]): Pipeline {
     const bytes = parameterBytes(source);
-    const immediate = source.table === undefined && bytes <= Math.min(4 * IMMEDIATE_WORDS, this.#gpu.features.immediateBytes);
+    const immediate =
+      source.table === undefined && bytes <= Math.min(4 * IMMEDIATE_WORDS, this.#gpu.features.immediateBytes);
     const space: ParameterSpace = immediate ? "immediate" : "uniform";
     const code = assemble(source, slots, space);
     const known = this.#byText.get(code);

@@ -17,7 +17,11 @@ export async function probeWebgpu(): Promise<readonly ProbeLine[]> {
   const listed = { what: "webgpu gpus", found: describeGpus(gpus) };
   try {
     const { gpu, adapter, description } = await openAdapter(settings, {});
-    const { f16, subgroups, minLanes, maxLanes, matrices, immediateBytes } = featuresOf(gpu, adapter, settings);
+    const { f16, subgroups, minLanes, maxLanes, matrices, immediateBytes } = featuresOf(
+      gpu,
+      adapter,
+      settings,
+    );
     const { maxBufferSize, maxStorageBufferBindingSize, maxComputeWorkgroupStorageSize } = adapter.limits;
     const has = [
       `float16 ${f16 ? "yes" : "no"}`,
@@ -38,7 +42,13 @@ export async function probeWebgpu(): Promise<readonly ProbeLine[]> {
   }
 }
 
-function showMatrix({ m, n, k, component, result }: ReturnType<typeof featuresOf>["matrices"][number]): string {
+function showMatrix({
+  m,
+  n,
+  k,
+  component,
+  result,
+}: ReturnType<typeof featuresOf>["matrices"][number]): string {
   return `${m}x${n}x${k} ${component} to ${result}`;
 }
 

@@ -10,7 +10,7 @@ import { formatBytes, formatCount, formatDuration } from "../../core/runtime/for
 import type { TrainConfig } from "./config.ts";
 import { createProgress } from "./progress.ts";
 import { superviseRanks } from "./supervise.ts";
-import type { TrainMessage, TrainResult } from "./train-rank.ts";
+import type { TrainMessage, TrainResult } from "./train-messages.ts";
 
 /** What a finished or stopped run gives. */
 export interface TrainOutcome {

@@ -2,6 +2,7 @@
  * `bun test/bench/gpu.ts [ranks...]`: training speed of GPT-2 124M on the GPUs of this machine (sequence 1024, batch 8 a
  * rank, AdamW, 10 steps after 3), beside PyTorch FSDP2 in the same run where `python3` has torch with CUDA.
  */
+import process from "node:process";
 import { runtimeDescription } from "../../core/runtime/runtime.ts";
 import { textTable } from "../../core/runtime/text-table.ts";
 import { launch } from "../../mod.ts";
@@ -35,9 +36,8 @@ for (const half of [false, true]) {
         `${(first.peakBytes / 2 ** 30).toFixed(2)} GiB, peaks ${equal}`,
         `${first.losses[0]!.toFixed(3)} -> ${first.losses.at(-1)!.toFixed(3)}`,
       ]);
-      console.error(
-        `${name} ${worldSize}: ${first.device}; ms ${first.steps.map((ms) => ms.toFixed(0)).join(" ")}`,
-      );
+      const times = first.steps.map((ms) => ms.toFixed(0)).join(" ");
+      process.stderr.write(`${name} ${worldSize}: ${first.device}; ms ${times}\n`);
     } catch (error) {
       rows.push([name, String(worldSize), (error as Error).message]);
     }

@@ -2,8 +2,12 @@
 import { localCollectives } from "../../backends/collectives/local/group.ts";
 import { cpuBackend } from "../../backends/cpu/mod.ts";
 import type { Collective, Work } from "../../core/contracts/collective.ts";
+import type { BackendFactory } from "../../core/contracts/plugin.ts";
 import { type DeviceMesh, initDeviceMesh } from "../../core/runtime/device-mesh.ts";
 import { Device } from "../../core/tensor/device.ts";
+
+const plainCpu: BackendFactory["create"] = (options) =>
+  cpuBackend.create({ ...options, settings: { matmul: "plain" } });
 
 /** What a rank of a test is given. */
 export interface TestRank {
@@ -32,6 +36,11 @@ export function counted(inner: Collective, calls: string[]): Collective {
       note("reduceScatter", inner.reduceScatter(output, input, op, dtype)),
     allReduce: (data, op, dtype) => note("allReduce", inner.allReduce(data, op, dtype)),
     broadcast: (data, root) => note("broadcast", inner.broadcast(data, root)),
+    share: (input, filled) => {
+      calls.push("share");
+      return inner.share(input, filled);
+    },
+    window: (byteLength) => inner.window(byteLength),
     barrier: () => note("barrier", inner.barrier()),
     split: (color, key) => inner.split(color, key),
     abort: (reason) => inner.abort(reason),
@@ -39,18 +48,18 @@ export function counted(inner: Collective, calls: string[]): Collective {
   };
 }
 
-/** Runs `body` on every rank and returns the results in rank order. A rank that fails ends the others. */
+/** Runs `body` on every rank, on devices of `create`, and returns the results in rank order. A rank that fails ends the others. */
 export async function runRanks<T>(
   worldSize: number,
   body: (rank: TestRank) => Promise<T>,
-  settings: Readonly<Record<string, string>> = { matmul: "plain" },
+  create: BackendFactory["create"] = plainCpu,
 ): Promise<T[]> {
   const world = localCollectives(worldSize);
   return await Promise.all(
     world.map(async (inner, rank) => {
       const calls: string[] = [];
       const collective = counted(inner, calls);
-      const backend = await cpuBackend.create({ localWorldSize: worldSize, settings });
+      const backend = await create({ localWorldSize: worldSize, rank });
       try {
         const mesh = await initDeviceMesh(collective);
         return await body({

@@ -4,7 +4,13 @@
  *
  * @module
  */
-import type { Collective, ReductionOp, Work } from "../../../core/contracts/collective.ts";
+import type {
+  Collective,
+  ReductionOp,
+  SharedInputs,
+  SharedWindow,
+  Work,
+} from "../../../core/contracts/collective.ts";
 import type { DType, HostArray } from "../../../core/contracts/dtype.ts";
 import { CollectiveError, ConfigError, StateError } from "../../../core/contracts/errors.ts";
 import {
@@ -17,7 +23,9 @@ import {
   mismatch,
   reduceScatterCall,
   SPLIT_CALL,
+  shareCall,
 } from "../calls.ts";
+import { HeldShares, type OpenShare, privateWindow, ShareLedger } from "../held-shares.ts";
 import { SPLIT_FIELDS, splitPlace } from "../split.ts";
 import { type Operands, perform } from "./perform.ts";
 
@@ -39,7 +47,8 @@ export function localWorld(size: number): { collectives: Collective[]; fail(erro
 interface Slot {
   readonly calls: Call[];
   readonly operands: Operands[];
-  readonly done: PromiseWithResolvers<void>;
+  /** With what a share gives to every rank. */
+  readonly done: PromiseWithResolvers<OpenShare | undefined>;
   arrived: number;
 }
 
@@ -49,6 +58,9 @@ class LocalGroup {
   readonly collectives: LocalCollective[];
   readonly #slots = new Map<number, Slot>();
   readonly #subgroups = new Map<string, LocalGroup>();
+  readonly #ledger: ShareLedger = new ShareLedger();
+  /** The operation that completes next. */
+  #next = 0;
   #failure: Error | undefined;
 
   constructor(size: number) {
@@ -56,7 +68,7 @@ class LocalGroup {
     this.collectives = Array.from({ length: size }, (_, rank) => new LocalCollective(this, rank));
   }
 
-  call(rank: number, sequence: number, call: Call, operands: Operands): Promise<void> {
+  call(rank: number, sequence: number, call: Call, operands: Operands): Promise<OpenShare | undefined> {
     if (this.#failure) return handled(Promise.reject(this.#failure));
     let slot = this.#slots.get(sequence);
     if (!slot) {
@@ -66,19 +78,27 @@ class LocalGroup {
     }
     slot.calls[rank] = call;
     slot.operands[rank] = operands;
-    if (++slot.arrived === this.size) this.#complete(sequence, slot);
+    slot.arrived++;
+    this.#advance();
     return slot.done.promise;
   }
 
-  #complete(sequence: number, slot: Slot): void {
-    const error = mismatch(sequence, slot.calls);
-    if (error) {
-      this.fail(error);
-      return;
+  /** Performs what all ranks have called, in order: a share may be filled later than its successors are called. */
+  #advance(): void {
+    let slot = this.#slots.get(this.#next);
+    while (slot?.arrived === this.size) {
+      const call = slot.calls[0]!;
+      const error = mismatch(this.#next, slot.calls);
+      if (error) {
+        this.fail(error);
+        return;
+      }
+      this.#slots.delete(this.#next++);
+      perform(call, slot.operands);
+      const inputs = slot.operands.map(({ input }) => input);
+      slot.done.resolve(call.name === "share" ? this.#ledger.open(inputs) : undefined);
+      slot = this.#slots.get(this.#next);
     }
-    this.#slots.delete(sequence);
-    perform(slot.calls[0]!, slot.operands);
-    slot.done.resolve();
   }
 
   /** The group that the ranks of one color share; whoever comes first makes it. */
@@ -94,6 +114,12 @@ class LocalGroup {
   }
 
   fail(error: Error): void {
+    this.leave(error);
+    this.#ledger.fail(this.#failure!);
+  }
+
+  /** Calls fail from now on; what was shared before stays. */
+  leave(error: Error): void {
     this.#failure ??= error;
     for (const slot of this.#slots.values()) slot.done.reject(this.#failure);
     this.#slots.clear();
@@ -112,7 +138,8 @@ class LocalCollective implements Collective {
   readonly rank: number;
   readonly size: number;
   #sequence = 0;
-  #last: Promise<void> = Promise.resolve();
+  #last: Promise<unknown> = Promise.resolve();
+  readonly #held: HeldShares = new HeldShares();
   readonly #subgroups: Collective[] = [];
   #closed = false;
 
@@ -136,6 +163,15 @@ class LocalCollective implements Collective {
 
   broadcast(data: HostArray, root: number): Work {
     return this.#start(() => broadcastCall(this.size, data, root), { input: data, output: data });
+  }
+
+  async share(input: HostArray, filled?: Promise<unknown>): Promise<SharedInputs> {
+    const share = await this.#begin(() => shareCall(input), { input, output: input }, filled);
+    return this.#held.hold(share!);
+  }
+
+  window(byteLength: number): SharedWindow {
+    return privateWindow(byteLength);
   }
 
   barrier(): Work {
@@ -167,14 +203,29 @@ class LocalCollective implements Collective {
     if (this.#closed) return;
     this.#closed = true;
     await this.#last.catch(() => {});
+    this.#held.releaseAll();
     await Promise.all(this.#subgroups.map((subgroup) => subgroup.close()));
-    this.group.fail(
+    this.group.leave(
       new CollectiveError(`rank ${this.rank} left the group: no call can complete without it`, this.rank),
     );
   }
 
   /** A call that is wrong in itself fails the group too, lest the other ranks wait for it. */
   #start(describe: () => Call, operands: Operands): Work {
+    const done = this.#begin(describe, operands);
+    return {
+      wait: async () => {
+        await done;
+      },
+    };
+  }
+
+  /** As `#start`; the operands are complete when `filled` resolves. */
+  #begin(
+    describe: () => Call,
+    operands: Operands,
+    filled?: Promise<unknown>,
+  ): Promise<OpenShare | undefined> {
     if (this.#closed) throw new StateError("collective is closed: no call may follow close");
     let call: Call;
     try {
@@ -183,16 +234,22 @@ class LocalCollective implements Collective {
       this.abort(error instanceof Error ? error.message : String(error));
       throw error;
     }
-    const done = this.group.call(this.rank, this.#sequence++, call, operands);
+    const sequence = this.#sequence++;
+    const post = (): Promise<OpenShare | undefined> => this.group.call(this.rank, sequence, call, operands);
+    const unfilled = (reason: unknown): never => {
+      this.abort(reason instanceof Error ? reason.message : String(reason));
+      throw reason;
+    };
+    const done = filled === undefined ? post() : handled(filled.then(post, unfilled));
     this.#last = done;
-    return { wait: () => done };
+    return done;
   }
 }
 
 const NOTHING: Operands = { input: new Uint8Array(0), output: new Uint8Array(0) };
 
 /** A failed operation that nobody awaits must not end the process. */
-function handled(promise: Promise<void>): Promise<void> {
+function handled<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => {});
   return promise;
 }

@@ -9,7 +9,13 @@
  *
  * @module
  */
-import type { Collective, ReductionOp, Work } from "../../../core/contracts/collective.ts";
+import type {
+  Collective,
+  ReductionOp,
+  SharedInputs,
+  SharedWindow,
+  Work,
+} from "../../../core/contracts/collective.ts";
 import { type DType, type HostArray, newHostArray } from "../../../core/contracts/dtype.ts";
 import { CollectiveError, StateError } from "../../../core/contracts/errors.ts";
 import {
@@ -22,6 +28,7 @@ import {
   mismatch,
   reduceScatterCall,
   SPLIT_CALL,
+  shareCall,
 } from "../calls.ts";
 import { copyBytes, windowOf } from "../elements.ts";
 import { reduceInto } from "../reduce.ts";
@@ -30,6 +37,7 @@ import { SPLIT_FIELDS, splitPlace } from "../split.ts";
 import { GroupBlock, type Stage } from "./group-block.ts";
 import { type Exposed, peerArray } from "./memories.ts";
 import type { RankWorld } from "./rank-world.ts";
+import { RankShares } from "./shares.ts";
 
 /** From this many elements, summed over the ranks, an allReduce goes by slices. */
 const SLICED_ALL_REDUCE = 16384;
@@ -55,7 +63,17 @@ interface Operation {
   readonly input: HostArray | undefined;
   readonly output: HostArray;
   readonly sequence: number;
+  /** When `input` is complete; absent when it is already. */
+  readonly filled: Promise<unknown> | undefined;
   exposed: Exposed | undefined;
+  /** What a share gives: every rank's input. */
+  shared: readonly HostArray[] | undefined;
+}
+
+/** An operation under way. */
+interface Started {
+  readonly operation: Operation;
+  readonly done: Promise<void>;
 }
 
 const NOTHING: HostArray = new Uint8Array(0);
@@ -69,6 +87,7 @@ class ThreadsCollective implements Collective {
   /** World ranks of the group, in its order. */
   readonly #members: readonly number[];
   readonly #subgroups: Collective[] = [];
+  readonly #shares: RankShares;
   #sequence = 0;
   /** Number of operations that went by slices: that stage has a count of its own. */
   #sliced = 0;
@@ -86,6 +105,10 @@ class ThreadsCollective implements Collective {
     this.#world = world;
     this.#block = block;
     this.#members = members;
+    this.#shares = new RankShares(block, this.rank, {
+      until: (ready) => this.#await(ready),
+      wake: () => this.#ringAll(),
+    });
   }
 
   allGather(output: HostArray, input: HostArray): Work {
@@ -106,6 +129,17 @@ class ThreadsCollective implements Collective {
       this.rank === root ? data : undefined,
       data,
     );
+  }
+
+  async share(input: HostArray, filled?: Promise<unknown>): Promise<SharedInputs> {
+    const { operation, done } = this.#begin(() => shareCall(input), input, NOTHING, filled);
+    const turn = this.#shares.begin();
+    await done;
+    return this.#shares.hold(turn, operation.shared!, operation.exposed);
+  }
+
+  window(byteLength: number): SharedWindow {
+    return this.#world.exposer.window(byteLength);
   }
 
   barrier(): Work {
@@ -143,6 +177,7 @@ class ThreadsCollective implements Collective {
     if (this.#closed) return;
     this.#closed = true;
     await this.#last.catch(() => {});
+    this.#shares.releaseAll();
     await Promise.all(this.#subgroups.map((subgroup) => subgroup.close()));
     this.#block.leave(this.rank);
     this.#ringAll();
@@ -150,6 +185,17 @@ class ThreadsCollective implements Collective {
 
   /** A call that is wrong in itself fails the group too, lest the other ranks wait for it. */
   #start(describe: () => Call, input: HostArray | undefined, output: HostArray): Work {
+    const { done } = this.#begin(describe, input, output);
+    return { wait: () => done };
+  }
+
+  /** As `#start`; `input` is complete when `filled` resolves. */
+  #begin(
+    describe: () => Call,
+    input: HostArray | undefined,
+    output: HostArray,
+    filled?: Promise<unknown>,
+  ): Started {
     if (this.#closed) throw new StateError("collective is closed: no call may follow close");
     let call: Call;
     try {
@@ -159,12 +205,20 @@ class ThreadsCollective implements Collective {
       throw error;
     }
     const sequence = this.#sequence++;
-    const operation: Operation = { call, input, output, sequence, exposed: undefined };
+    const operation: Operation = {
+      call,
+      input,
+      output,
+      sequence,
+      filled,
+      exposed: undefined,
+      shared: undefined,
+    };
     const done = this.#run(operation);
     // A failed operation that nobody awaits must not end the rank.
     done.catch(() => {});
     this.#last = done;
-    return { wait: () => done };
+    return { operation, done };
   }
 
   async #run(operation: Operation): Promise<void> {
@@ -172,6 +226,7 @@ class ThreadsCollective implements Collective {
     const read = Promise.withResolvers<void>();
     this.#read = read.promise;
     try {
+      if (operation.filled) await this.#fill(operation.filled);
       await this.#post(operation, before);
       await before;
       if (this.#failure) throw this.#failure;
@@ -180,6 +235,8 @@ class ThreadsCollective implements Collective {
       const finish = await this.#transfer(operation);
       this.#arrive("done", operation.sequence);
       read.resolve();
+      // Others read a share for longer than it takes them to be done with the call.
+      if (operation.shared) return;
       if (operation.exposed || finish) await this.#until("done", operation.sequence);
       finish?.();
     } catch (error) {
@@ -187,7 +244,17 @@ class ThreadsCollective implements Collective {
       throw error;
     } finally {
       read.resolve();
-      operation.exposed?.release();
+      if (!operation.shared) operation.exposed?.release();
+    }
+  }
+
+  /** The order of operations has its place for this one; it is posted when its input is complete. */
+  async #fill(filled: Promise<unknown>): Promise<void> {
+    try {
+      await filled;
+    } catch (reason) {
+      this.abort(reason instanceof Error ? reason.message : String(reason));
+      throw reason;
     }
   }
 
@@ -197,11 +264,7 @@ class ThreadsCollective implements Collective {
     if (this.#unposted > 0 || !this.#block.free(operation.sequence)) {
       this.#unposted++;
       await before;
-      await this.#world.doorbell.until(() => {
-        if (this.#block.free(operation.sequence)) return true;
-        this.#check();
-        return false;
-      });
+      await this.#await(() => this.#block.free(operation.sequence));
       this.#unposted--;
     }
     const { call, input, sequence } = operation;
@@ -214,6 +277,7 @@ class ThreadsCollective implements Collective {
   async #transfer(operation: Operation): Promise<(() => void) | undefined> {
     const { call, output } = operation;
     const { name, dtype, length } = call;
+    if (name === "share") operation.shared = this.#peers(operation, 0, length);
     if (length === 0) return undefined;
     if (name === "allGather" || name === "split") {
       for (let peer = 0; peer < this.size; peer++) {
@@ -250,6 +314,7 @@ class ThreadsCollective implements Collective {
   /** A window of a peer's input; this rank's own is its array itself, unless that is what a staged copy replaces. */
   #peer(operation: Operation, peer: number, begin: number, length: number): HostArray {
     const { call, sequence } = operation;
+    if (length === 0) return newHostArray(call.dtype, 0);
     if (peer === this.rank) {
       const own = call.name === "allReduce" ? operation.exposed!.view : operation.input!;
       return windowOf(own, call.dtype, begin, length);
@@ -268,10 +333,15 @@ class ThreadsCollective implements Collective {
   }
 
   #until(stage: Stage, sequence: number): Promise<void> {
+    // Who has posted an operation leaves no earlier than it is done.
+    return this.#await(() => this.#block.all(stage, sequence), stage === "posted" ? sequence : undefined);
+  }
+
+  /** Resolves when `ready()` is true; rejects with what `#check(sequence)` throws meanwhile. */
+  #await(ready: () => boolean, sequence?: number): Promise<void> {
     return this.#world.doorbell.until(() => {
-      if (this.#block.all(stage, sequence)) return true;
-      // Who has posted an operation leaves no earlier than it is done.
-      this.#check(stage === "posted" ? sequence : undefined);
+      if (ready()) return true;
+      this.#check(sequence);
       return false;
     });
   }

@@ -5,7 +5,9 @@
  * Counts grow for ever: the n-th use of a slot is complete at `size * (n + 1)`, so nothing is ever reset. They wrap at
  * 32 bits, which comparisons allow for.
  *
- * Layout: fault; per rank whether it left; counts; descriptors of 8 float64 each.
+ * Shares outlast their slots: each rank counts how many of the group's first ones it holds no more.
+ *
+ * Layout: fault; per rank whether it left, and released shares; counts; descriptors of 8 float64 each.
  *
  * @module
  */
@@ -34,6 +36,7 @@ const NAMES: readonly CallName[] = [
   "reduceScatter",
   "allReduce",
   "broadcast",
+  "share",
   "barrier",
   "split",
 ];
@@ -56,6 +59,7 @@ export class GroupBlock {
   readonly size: number;
   readonly #buffer: ArrayBufferLike;
   readonly #left: Int32Array;
+  readonly #released: Int32Array;
   readonly #counts: Int32Array;
   readonly #descriptors: Float64Array;
 
@@ -67,6 +71,7 @@ export class GroupBlock {
     this.size = size;
     this.#buffer = buffer;
     this.#left = new Int32Array(buffer, offset + layout.left, size);
+    this.#released = new Int32Array(buffer, offset + layout.released, size);
     this.#counts = new Int32Array(buffer, offset + layout.counts, SLOTS * COUNTS_PER_SLOT);
     this.#descriptors = new Float64Array(buffer, offset + layout.descriptors, SLOTS * size * FIELDS);
   }
@@ -151,6 +156,20 @@ export class GroupBlock {
     return undefined;
   }
 
+  /** `rank` holds none of the first `count` shares. True when that ends shares: the other ranks had released them. */
+  release(rank: number, count: number): boolean {
+    const before = Atomics.exchange(this.#released, rank, count);
+    return this.released(before);
+  }
+
+  /** Whether no rank holds share `turn` or one before it. */
+  released(turn: number): boolean {
+    for (let rank = 0; rank < this.size; rank++) {
+      if (((Atomics.load(this.#released, rank) - turn) | 0) <= 0) return false;
+    }
+    return true;
+  }
+
   leave(rank: number): void {
     Atomics.store(this.#left, rank, 1);
   }
@@ -176,9 +195,16 @@ function countIndex(stage: Stage, sequence: number): number {
   return (sequence % SLOTS) * COUNTS_PER_SLOT + STAGE[stage];
 }
 
-function layoutOf(size: number): { left: number; counts: number; descriptors: number; bytes: number } {
+function layoutOf(size: number): {
+  left: number;
+  released: number;
+  counts: number;
+  descriptors: number;
+  bytes: number;
+} {
   const left = FAULT_BYTES;
-  const counts = left + Math.ceil(size / 16) * 64;
+  const released = left + Math.ceil(size / 16) * 64;
+  const counts = released + Math.ceil(size / 16) * 64;
   const descriptors = counts + SLOTS * COUNTS_PER_SLOT * 4;
-  return { left, counts, descriptors, bytes: descriptors + SLOTS * size * FIELDS * 8 };
+  return { left, released, counts, descriptors, bytes: descriptors + SLOTS * size * FIELDS * 8 };
 }

@@ -11,14 +11,7 @@ import { MAX_GRID } from "../constants.ts";
 import type { Gpu } from "../dispatch.ts";
 import { floatType, part, unitsPerBinding } from "../spans.ts";
 import { inSlabs, merge, reach, requireWithin, type Space, sizeOf } from "../strides.ts";
-import {
-  addSource,
-  BYTES_WORKGROUP,
-  boxRows,
-  type CopyUnit,
-  copySource,
-  MAX_BOXES,
-} from "../wgsl/bytes.ts";
+import { addSource, BYTES_WORKGROUP, boxRows, type CopyUnit, copySource, MAX_BOXES } from "../wgsl/bytes.ts";
 import type { KernelSource } from "../wgsl/source.ts";
 
 /** A box after merging, in elements. */
@@ -150,14 +143,15 @@ function move(
     const count = writeBox(table, 4 * boxRows(rank) * i, box, unit);
     largest = Math.max(largest, count);
   }
-  const params = { skip: wordSkip(source, bytes), shift: wordSkip(target, bytes) };
+  const skip = unitsBefore(source, unit * bytes);
+  const shift = unitsBefore(target, unit * bytes);
   const groups = Math.min(MAX_GRID, Math.ceil(largest / BYTES_WORKGROUP));
-  gpu.dispatch(kernel, [source, target], params, [groups, boxes.length, 1], table);
+  gpu.dispatch(kernel, [source, target], { skip, shift }, [groups, boxes.length, 1], table);
 }
 
-/** Elements of the span's first word that lie before it. */
-function wordSkip(span: Span, bytes: number): number {
-  return bytes < 4 ? ((span.offset * bytes) % 4) / bytes : 0;
+/** Units of the span's first word that lie before it. */
+function unitsBefore(span: Span, unitBytes: number): number {
+  return unitBytes < 4 ? ((span.offset * DTYPES[span.dtype].bytes) % 4) / unitBytes : 0;
 }
 
 /** Writes a box in units of `unit` elements; gives the number of units in it. */

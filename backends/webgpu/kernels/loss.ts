@@ -26,8 +26,7 @@ export function crossEntropy(
   for (const span of [targets, losses, logSumExp]) requireLength("crossEntropy", span, rows);
   runRows(
     gpu,
-    ({ wide, workgroup, subgroups }) =>
-      crossEntropySource(type, lossType, wide, long, workgroup, subgroups),
+    ({ wide, workgroup, subgroups }) => crossEntropySource(type, lossType, wide, long, workgroup, subgroups),
     {
       matrices: [part(logits, 0, rows * columns)],
       others: [targets, losses, logSumExp].map((span) => ({ span, perRow: 1 })),

@@ -20,7 +20,8 @@ export function runMap(
   const lead = wide ? leadOf(spans[0]!) : 0;
   const kernel = source(wide);
   inPieces(gpu, spans, spans[0]!.length, (start, length) => {
-    const pieces = start === 0 && length === spans[0]!.length ? spans : spans.map((s) => part(s, start, length));
+    const pieces =
+      start === 0 && length === spans[0]!.length ? spans : spans.map((s) => part(s, start, length));
     const units = wide ? Math.ceil((lead + length) / 4) : length;
     gpu.dispatch(kernel, pieces, { ...params, n: length, lead }, Math.ceil(units / MAP_WORKGROUP));
   });

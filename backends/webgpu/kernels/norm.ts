@@ -83,7 +83,8 @@ export function layerNormBackward(gpu: Gpu, args: Parameters<Kernels["layerNormB
 
 /** Vectors serve when every row, and weight and bias, begin at one. */
 function scaleAccess(matrices: readonly Span[], scales: readonly Span[], columns: number): ScaleAccess {
-  const aligned = columns % 4 === 0 && congruent(matrices) && [...matrices, ...scales].every((s) => leadOf(s) === 0);
+  const aligned =
+    columns % 4 === 0 && congruent(matrices) && [...matrices, ...scales].every((s) => leadOf(s) === 0);
   return aligned ? "vector" : "scalar";
 }
 
@@ -120,7 +121,8 @@ function scaleGradients(
       }
       for (const [i, partial] of [weights, biases].entries()) {
         const out = outputs[i];
-        if (out !== undefined) reduceColumns(gpu, "sum", partial, part(out, 0, columns), 1, blocks, columns, false);
+        if (out !== undefined)
+          reduceColumns(gpu, "sum", partial, part(out, 0, columns), 1, blocks, columns, false);
       }
     }),
   );

@@ -38,10 +38,10 @@ export function sgd(gpu: Gpu, args: SGDArgs): void {
   }
   const spans = [parameter, gradient, momentumBuffer];
   requireSame("sgd", spans);
-  runMap(
-    gpu,
-    (wide) => momentumSource(type, nesterov, first, wide),
-    [...spans, parameter, momentumBuffer],
-    { lr, decay: weightDecay, momentum, share: 1 - dampening },
-  );
+  runMap(gpu, (wide) => momentumSource(type, nesterov, first, wide), [...spans, parameter, momentumBuffer], {
+    lr,
+    decay: weightDecay,
+    momentum,
+    share: 1 - dampening,
+  });
 }

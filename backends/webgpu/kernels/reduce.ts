@@ -8,12 +8,7 @@ import { DTYPES } from "../../../core/contracts/dtype.ts";
 import type { ReduceOp } from "../../../core/contracts/kernels.ts";
 import type { Gpu } from "../dispatch.ts";
 import { floatType, leadOf, part, requireLength, unitsPerBinding } from "../spans.ts";
-import {
-  COLUMN_WORKGROUP,
-  columnReduceSource,
-  type ReduceMap,
-  rowReduceSource,
-} from "../wgsl/reduce.ts";
+import { COLUMN_WORKGROUP, columnReduceSource, type ReduceMap, rowReduceSource } from "../wgsl/reduce.ts";
 import { rowWorkgroup } from "../wgsl/rows.ts";
 import { fill } from "./fill.ts";
 
@@ -123,10 +118,7 @@ export function reduceColumns(
   const type = floatType(gpu, `reduce ${op}`, x);
   const outType = floatType(gpu, `reduce ${op}`, out);
   const columns = outer * inner;
-  const chunks = Math.max(
-    1,
-    Math.min(Math.ceil(extent / COLUMN_CHUNK), Math.ceil(MANY_COLUMNS / columns)),
-  );
+  const chunks = Math.max(1, Math.min(Math.ceil(extent / COLUMN_CHUNK), Math.ceil(MANY_COLUMNS / columns)));
   const size = Math.ceil(extent / chunks);
   const run = (to: Span, toType: "f32" | "f16", add: boolean): void => {
     const n = columns * chunks;

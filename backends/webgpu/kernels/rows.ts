@@ -44,9 +44,7 @@ export function runRows(
     const count = Math.min(block, rows - first);
     const spans = [
       ...matrices.map((span) => part(span, first * columns, count * columns)),
-      ...others.map(({ span, perRow }) =>
-        perRow === 0 ? span : part(span, first * perRow, count * perRow),
-      ),
+      ...others.map(({ span, perRow }) => (perRow === 0 ? span : part(span, first * perRow, count * perRow))),
     ];
     gpu.dispatch(kernel, spans, { ...params, rows: count, columns, lead }, count);
   }

@@ -41,7 +41,12 @@ export function attentionOperands(
 
 /** Scalars: extents, the scale and the strides of the operands named. */
 export function attentionParams(...strided: readonly string[]): Readonly<Record<string, "u32" | "f32">> {
-  const params: Record<string, "u32" | "f32"> = { batches: "u32", queryLength: "u32", keyLength: "u32", scale: "f32" };
+  const params: Record<string, "u32" | "f32"> = {
+    batches: "u32",
+    queryLength: "u32",
+    keyLength: "u32",
+    scale: "f32",
+  };
   for (const name of strided) {
     params[`${name}Row`] = "u32";
     params[`${name}Batch`] = "u32";
@@ -71,7 +76,8 @@ fn firstQuery(key: u32) -> u32 {
 /** Log of the sum \`total\` of powers of two, less \`peak\`; minus infinity for a row that sees nothing. */
 fn logSum(peak: f32, total: f32) -> f32 {
   if (total > 0.0) { return (peak + log2(total)) * LN2; }
-  return bitcast<f32>(0xff800000u | (p.keyLength & 0x7fffffu) & ~p.keyLength);
+  // Not a constant expression: those may not be infinite.
+  return bitcast<f32>(0xff800000u | (p.keyLength & ~p.keyLength));
 }`;
 }
 
@@ -79,7 +85,11 @@ fn logSum(peak: f32, total: f32) -> f32 {
  * Which rows this workgroup owns: `batch`, `head` (of its kind), and `rowBegin`. Under a causal mask late queries and early
  * keys have the most to do, so they are handed out first; neighbours take the same rows of other heads.
  */
-export function attentionPrologue({ heads, keyHeads, causal }: AttentionVariant, owner: Owner, rows: number): string {
+export function attentionPrologue(
+  { heads, keyHeads, causal }: AttentionVariant,
+  owner: Owner,
+  rows: number,
+): string {
   const width = owner === "query" ? heads : keyHeads;
   const length = owner === "query" ? "p.queryLength" : "p.keyLength";
   const block = causal && owner === "query" ? "blocks - 1u - group / planes" : "group / planes";

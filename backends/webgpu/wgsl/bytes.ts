@@ -108,12 +108,12 @@ export const copySource: (unit: CopyUnit, rank: number, boxes: number) => Kernel
     const perWord = 4 / unit;
     const bits = 8 * unit;
     const move = `
-      let from = p.skip + s;
-      let to = p.shift + d;
-      let value = ($source[p.source_at + from / ${perWord}u] >> (${bits}u * (from % ${perWord}u))) & ${2 ** bits - 1}u;
-      let place = ${bits}u * (to % ${perWord}u);
-      atomicAnd(&$target[p.target_at + to / ${perWord}u], ~(${2 ** bits - 1}u << place));
-      atomicOr(&$target[p.target_at + to / ${perWord}u], value << place);
+      let taken = p.skip + s;
+      let put = p.shift + d;
+      let value = ($source[p.source_at + taken / ${perWord}u] >> (${bits}u * (taken % ${perWord}u))) & ${2 ** bits - 1}u;
+      let place = ${bits}u * (put % ${perWord}u);
+      atomicAnd(&$target[p.target_at + put / ${perWord}u], ~(${2 ** bits - 1}u << place));
+      atomicOr(&$target[p.target_at + put / ${perWord}u], value << place);
     `;
     return boxKernel(`copy ${unit} bytes`, ["u32", "atomic<u32>"], rank, boxes, move);
   },
@@ -123,7 +123,9 @@ export const copySource: (unit: CopyUnit, rank: number, boxes: number) => Kernel
 export const addSource: (type: FloatType, wide: boolean, rank: number, boxes: number) => KernelSource =
   memoized((type: FloatType, wide: boolean, rank: number, boxes: number): KernelSource => {
     const element = wide ? (`vec4<${type}>` as const) : type;
-    const sum = wide ? "vec4<f32>($target[to]) + vec4<f32>($source[p.source_at + s])" : "f32($target[to]) + f32($source[p.source_at + s])";
-    const move = `let to = p.target_at + d; $target[to] = ${element}(${sum});`;
+    const sum = wide
+      ? "vec4<f32>($target[at]) + vec4<f32>($source[p.source_at + s])"
+      : "f32($target[at]) + f32($source[p.source_at + s])";
+    const move = `let at = p.target_at + d; $target[at] = ${element}(${sum});`;
     return boxKernel(`copy-add ${element}`, [element, element], rank, boxes, move);
   });

@@ -11,17 +11,19 @@ import { onlineSum, ROW, ROW_PARAMS } from "./softmax.ts";
 import type { KernelSource } from "./source.ts";
 
 /**
- * The row's `target`, whether it is `ignored` (-100), and whether it is a column at all. Targets that are not cannot be
+ * The row's `picked` column, whether it is `ignored` (-100), and whether it is a column at all. Targets that are not cannot be
  * refused from here: they give NaN.
  */
 function targetOf(long: boolean): string {
   const low = long ? "$targets[p.targets_at + 2u * row]" : "$targets[p.targets_at + row]";
-  const high = long ? "$targets[p.targets_at + 2u * row + 1u]" : "select(0u, 0xffffffffu, target >= 0x80000000u)";
+  const high = long
+    ? "$targets[p.targets_at + 2u * row + 1u]"
+    : "select(0u, 0xffffffffu, picked >= 0x80000000u)";
   return `
-    let target = ${low};
+    let picked = ${low};
     let high = ${high};
-    let ignored = target == 0xffffff9cu && high == 0xffffffffu;
-    let valid = high == 0u && target < p.columns;
+    let ignored = picked == 0xffffff9cu && high == 0xffffffffu;
+    let valid = high == 0u && picked < p.columns;
   `;
 }
 
@@ -61,7 +63,7 @@ export const crossEntropySource: (
         if (t == 0u) {
           ${targetOf(long)}
           let sum = top + log(total);
-          let at = begin + select(0u, target, valid);
+          let at = begin + select(0u, picked, valid);
           let chosen = f32(${wide ? "$x[p.x_at + at / 4u][at % 4u]" : "$x[p.x_at + at]"});
           $sums[p.sums_at + row] = ${lossType}(sum);
           $losses[p.losses_at + row] = ${lossType}(select(select(nan(), sum - chosen, valid), 0.0, ignored));
@@ -97,7 +99,7 @@ export const crossEntropyBackwardSource: (
       let sum = f32($sums[p.sums_at + row]);
       let factor = select(nan(), f32($gradient[p.gradient_at + row]), valid);
       ${eachVector(workgroup)} {
-        let slope = exp(V($x[p.x_at + b]) - V(sum)) - select(V(0), V(1), places(b) == U(begin + target));
+        let slope = exp(V($x[p.x_at + b]) - V(sum)) - select(V(0), V(1), places(b) == U(begin + picked));
         ${rowStore("out", type, wide, "select(slope * V(factor), V(0), ignored)")}
       }
     `,

@@ -6,7 +6,14 @@
  *
  * @module
  */
-import { epilogue, MATMUL_PARAMS, type MatmulVariant, matmulOperands, prologue, variantName } from "./matmul-common.ts";
+import {
+  epilogue,
+  MATMUL_PARAMS,
+  type MatmulVariant,
+  matmulOperands,
+  prologue,
+  variantName,
+} from "./matmul-common.ts";
 import type { KernelSource } from "./source.ts";
 
 /** Extents of a workgroup's block (`m` x `n`, staged `k` deep), shared by `subgroupsM` x `subgroupsN` subgroups. */
@@ -39,7 +46,15 @@ export function subgroupTileBytes(tile: SubgroupTileShape, variant: Pick<MatmulV
 function arena(
   tile: SubgroupTileShape,
   { a, b }: Pick<MatmulVariant, "a" | "b">,
-): { strideA: number; strideB: number; vectorsA: number; buffer: number; strip: number; stripStride: number; size: number } {
+): {
+  strideA: number;
+  strideB: number;
+  vectorsA: number;
+  buffer: number;
+  strip: number;
+  stripStride: number;
+  size: number;
+} {
   const strideA = (a.deep ? tile.k : tile.m) / 8 + 1;
   const strideB = (b.deep ? tile.k : tile.n) / 8 + 1;
   const vectorsA = strideA * (a.deep ? tile.m : tile.k);
@@ -187,7 +202,10 @@ function stage(
     { ${at(i)} ${name}Base${i} = p.${name}_at + ((batch * p.${name}Batch + ${outer})${shift}); }`;
     })
     .join("\n    ");
-  const load = (depth: string): string => loads.map((i) => `{ ${at(i)} ${loadWord(name, operand, i, depth, variant.tail, outerBegin, outerEnd)} }`).join("\n        ");
+  const load = (depth: string): string =>
+    loads
+      .map((i) => `{ ${at(i)} ${loadWord(name, operand, i, depth, variant.tail, outerBegin, outerEnd)} }`)
+      .join("\n        ");
   const store = loads
     .map((i) => `{ ${at(i)} tile[current + ${begin}u + r * ${stride}u + q] = ${name}Next${i}; }`)
     .join("\n      ");

@@ -5,7 +5,14 @@
  *
  * @module
  */
-import { epilogue, MATMUL_PARAMS, type MatmulVariant, matmulOperands, prologue, variantName } from "./matmul-common.ts";
+import {
+  epilogue,
+  MATMUL_PARAMS,
+  type MatmulVariant,
+  matmulOperands,
+  prologue,
+  variantName,
+} from "./matmul-common.ts";
 import type { KernelSource } from "./source.ts";
 
 /** Extents of a workgroup's block (`m` x `n`, staged `k` deep) and of a thread's part of it, all multiples of four. */
@@ -90,7 +97,9 @@ ${epilogue(variant)}`;
   ${rows
     .flatMap((i) =>
       range(4).map((r) => {
-        const emits = columns.map((j) => `emit(row, columnBegin + ${j * quadN}u + threadColumn * 4u, outBase, c${i * 4 + r}_${j});`);
+        const emits = columns.map(
+          (j) => `emit(row, columnBegin + ${j * quadN}u + threadColumn * 4u, outBase, c${i * 4 + r}_${j});`,
+        );
         return `{ let row = rowBegin + ${i * quadM}u + threadRow * 4u + ${r}u; if (row < p.m) { ${emits.join(" ")} } }`;
       }),
     )
@@ -153,9 +162,13 @@ function stage(
         const body = operand.deep ? loadDeep(`$${name}`, operand.vector, to, from, depth, tail) : loadWide();
         function loadWide(): string {
           const row = `${from} + ((${depth} * p.${name}Row)${shift})`;
-          const each = range(4).map((j) => `f32($${name}[${row} + min(${outerBegin} + q * 4u + ${j}u, ${outerEnd} - 1u)])`);
+          const each = range(4).map(
+            (j) => `f32($${name}[${row} + min(${outerBegin} + q * 4u + ${j}u, ${outerEnd} - 1u)])`,
+          );
           const value = `vec4<f32>(${operand.vector ? `$${name}[${row}]` : each.join(", ")})`;
-          return tail ? `${to} = vec4<f32>(); if (${depth} + r < kEnd) { ${to} = ${value}; }` : `${to} = ${value};`;
+          return tail
+            ? `${to} = vec4<f32>(); if (${depth} + r < kEnd) { ${to} = ${value}; }`
+            : `${to} = ${value};`;
         }
         return `{ ${at(i)} ${body} }`;
       })
@@ -166,7 +179,9 @@ function stage(
         const to = `tile${upper}[${buffer} * ${stride * depths}u`;
         const body = operand.deep
           ? range(4)
-              .map((j) => `${to} + (q * 4u + ${j}u) * ${stride}u + (r >> 2u)][r & 3u] = ${name}Next${i}[${j}];`)
+              .map(
+                (j) => `${to} + (q * 4u + ${j}u) * ${stride}u + (r >> 2u)][r & 3u] = ${name}Next${i}[${j}];`,
+              )
               .join(" ")
           : `${to} + r * ${stride}u + q] = ${name}Next${i};`;
         return `{ ${at(i)} ${body} }`;
@@ -176,7 +191,14 @@ function stage(
 }
 
 /** Loads four neighbours in depth; beyond the depth they are zero. */
-function loadDeep(name: string, vector: boolean, to: string, from: string, depth: string, tail: boolean): string {
+function loadDeep(
+  name: string,
+  vector: boolean,
+  to: string,
+  from: string,
+  depth: string,
+  tail: boolean,
+): string {
   const k = `let k = ${depth} + q * 4u;`;
   if (vector) {
     const whole = `${to} = vec4<f32>(${name}[${from} + (${depth} >> 2u)]);`;
@@ -185,6 +207,8 @@ function loadDeep(name: string, vector: boolean, to: string, from: string, depth
   }
   const element = (j: number): string => `${to}[${j}] = f32(${name}[${from} + ${depth} + ${j}u]);`;
   return range(4)
-    .map((j) => (tail ? `${to}[${j}] = 0.0; if (${depth} + q * 4u + ${j}u < kEnd) { ${element(j)} }` : element(j)))
+    .map((j) =>
+      tail ? `${to}[${j}] = 0.0; if (${depth} + q * 4u + ${j}u < kEnd) { ${element(j)} }` : element(j),
+    )
     .join(" ");
 }

@@ -124,7 +124,9 @@ export const layerNormInputSource: (
       params: ROW_PARAMS,
       workgroup,
       features: reduction.features,
-      declarations: [rowPrelude(wide), reduction.declarations, scaleLoader("weight", wide, access)].join("\n"),
+      declarations: [rowPrelude(wide), reduction.declarations, scaleLoader("weight", wide, access)].join(
+        "\n",
+      ),
       main: `
         ${ROW}
         let mean = f32($mean[p.mean_at + row]);

@@ -59,9 +59,7 @@ export const rowReduceSource: (
     subgroups: boolean,
   ): KernelSource => {
     const reduction = workgroupReduction(workgroup, subgroups);
-    const key = wide
-      ? "max(max(key_of(v.x), key_of(v.y)), max(key_of(v.z), key_of(v.w)))"
-      : "key_of(v)";
+    const key = wide ? "max(max(key_of(v.x), key_of(v.y)), max(key_of(v.z), key_of(v.w)))" : "key_of(v)";
     const [start, outside, step, total] =
       op === "sum"
         ? ["0.0", "V(0)", "s += sum_of(v);", reduction.sum("s")]

@@ -5,7 +5,14 @@
  */
 import { memoized } from "../memo.ts";
 import type { FloatType } from "../spans.ts";
-import { eachVector, rowElement, rowPrelude, rowStore, type WorkgroupReduction, workgroupReduction } from "./rows.ts";
+import {
+  eachVector,
+  rowElement,
+  rowPrelude,
+  rowStore,
+  type WorkgroupReduction,
+  workgroupReduction,
+} from "./rows.ts";
 import type { KernelSource } from "./source.ts";
 
 /** Finds `top` and `total`, the row's maximum and its sum of exponentials from there. Needs `begin` and `end`. */

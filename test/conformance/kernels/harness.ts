@@ -11,9 +11,6 @@ import { DTYPES, type DType, type HostArray, newHostArray } from "../../../core/
 /** Set `FSDP_TEST_SEED` to run the random cases of a failure again, or others. */
 const BASE_SEED = Number(process.env.FSDP_TEST_SEED ?? 20260);
 
-/** Elements on either side of a span that no kernel may touch. */
-const GUARD = 3;
-
 /** Floats that kernels compute in. */
 export type FloatDType = "float32" | "float64";
 
@@ -27,6 +24,8 @@ export interface Suite {
   readonly storage: readonly DType[];
   /** What every tolerance is multiplied by. */
   readonly slack: number;
+  /** Elements on either side of a span that no kernel may touch; they decide how spans are aligned. */
+  readonly guard: number;
 }
 
 /** A random case: its numbers follow from the seed alone. */
@@ -34,12 +33,14 @@ export class Case {
   readonly seed: number;
   readonly backend: Backend;
   readonly #slack: number;
+  readonly #guard: number;
   #state: number;
   readonly #spans: Span[] = [];
 
   constructor(suite: Suite, seed: number) {
     this.backend = suite.backend();
     this.#slack = suite.slack;
+    this.#guard = suite.guard;
     this.seed = seed;
     this.#state = seed >>> 0;
   }
@@ -121,7 +122,7 @@ export class Case {
   async finish(): Promise<void> {
     for (const span of this.#spans) {
       const { buffer, dtype, offset, length } = span;
-      const total = length + 2 * GUARD;
+      const total = length + 2 * this.#guard;
       const whole = await this.backend.read({ buffer, dtype, offset: 0, length: total });
       const poison = poisoned(dtype, 1)[0]!;
       for (let i = 0; i < total; i++) {
@@ -136,10 +137,10 @@ export class Case {
   }
 
   #span(dtype: DType, length: number): Span {
-    const total = length + 2 * GUARD;
+    const total = length + 2 * this.#guard;
     const buffer = this.backend.allocate(total * DTYPES[dtype].bytes, "activation");
     this.backend.write({ buffer, dtype, offset: 0, length: total }, poisoned(dtype, total));
-    const span = { buffer, dtype, offset: GUARD, length };
+    const span = { buffer, dtype, offset: this.#guard, length };
     this.#spans.push(span);
     return span;
   }

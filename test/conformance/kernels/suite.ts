@@ -25,6 +25,8 @@ export interface ConformanceOptions {
   readonly storage?: readonly DType[];
   /** Multiplies every tolerance, for devices with coarser elementary functions: 1 unless given. */
   readonly slack?: number;
+  /** Elements before and behind every span: 3 unless given, so that spans are unaligned; 4 aligns them to four. */
+  readonly guard?: number;
 }
 
 /** Registers the tests of all kernels for one backend. */
@@ -33,14 +35,14 @@ export function kernelConformance(
   createBackend: () => Promise<Backend>,
   options: ConformanceOptions = {},
 ): void {
-  const { dtypes = ["float32"], storage = Object.keys(DTYPES) as DType[], slack = 1 } = options;
+  const { dtypes = ["float32"], storage = Object.keys(DTYPES) as DType[], slack = 1, guard = 3 } = options;
   describe(`kernels of ${name}`, () => {
     let backend: Backend;
     beforeAll(async () => {
       backend = await createBackend();
     });
     afterAll(() => backend.dispose());
-    const suite: Suite = { backend: () => backend, dtypes, storage, slack };
+    const suite: Suite = { backend: () => backend, dtypes, storage, slack, guard };
     dataConformance(suite);
     elementwiseConformance(suite);
     rowConformance(suite);

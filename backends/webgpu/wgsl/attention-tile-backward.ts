@@ -1,0 +1,180 @@
+/**
+ * Attention on plain arithmetic units, backward: probabilities are computed again from the saved log of their sum. One
+ * kernel owns blocks of queries and walks over keys (dQuery), the same one the other way round owns keys and walks over the
+ * queries of all heads that share them (dKey, dValue), so that no two workgroups add to one element.
+ *
+ * In both, x are the owned rows and y the others: x1, y1 are query and key, whose product is the score; x2, y2 are the
+ * output's gradient and the value, whose product is the probability's gradient.
+ *
+ * @module
+ */
+import {
+  type AttentionVariant,
+  attentionFunctions,
+  attentionName,
+  attentionOperands,
+  attentionParams,
+  attentionPrologue,
+  type Owner,
+} from "./attention-common.ts";
+import {
+  attentionTile,
+  loadFour,
+  range,
+  scoreTile,
+  stageRows,
+  stageWeights,
+  storeFour,
+  TILE_COLUMNS,
+  TILE_THREADS,
+  weighRows,
+} from "./attention-tile.ts";
+import type { KernelSource } from "./source.ts";
+
+/** The kernel for a variant and the rows that it owns. */
+export function attentionTiledBackward(variant: AttentionVariant, owner: Owner): KernelSource {
+  const { heads, keyHeads, headDim } = variant;
+  const tile = attentionTile(headDim);
+  const { rows, depth, quads, slices } = tile;
+  const own = quads.flatMap((q) => range(4).map((r) => q * 4 + r));
+  const ofQuery = owner === "query";
+  const [x1, x2, y1, y2] = ofQuery
+    ? ["query", "gradient", "key", "value"]
+    : ["key", "value", "query", "gradient"];
+  const [xLength, yLength] = ofQuery ? ["p.queryLength", "p.keyLength"] : ["p.keyLength", "p.queryLength"];
+  // Deep heads do not fit twice: their owned rows are staged again for every block, one after the other.
+  const resident = depth <= 64;
+  const xSize = (depth * rows) / 4;
+  const ySize = (TILE_COLUMNS * Math.max(depth, rows)) / 4;
+  const [x1At, x2At] = [0, resident ? xSize : 0];
+  const y1At = x2At + xSize;
+  const y2At = resident ? y1At + ySize : y1At;
+  const rowsAt = y1At + ySize;
+  const size = rowsAt + (resident ? ySize : (TILE_COLUMNS * depth) / 4);
+  const stageX = (name: string, to: number): string =>
+    stageRows(tile, name, rows, "rowBegin", xLength, `${name}Start`, to, true);
+  const stageY = (name: string, to: number, transposed: boolean): string =>
+    stageRows(tile, name, TILE_COLUMNS, "begin", yLength, `${name}Start`, to, transposed);
+  const rowOf = (i: number): string => `rowBegin + ${Math.floor(i / 4) * 32 + (i % 4)}u + down * 4u`;
+  const start = (name: string, head: string): string =>
+    `let ${name}Start = batch * p.${name}Batch + ${head} * ${headDim}u;`;
+  const statistics = (row: string): string => `(batch * ${heads}u + queryHead) * p.queryLength + ${row}`;
+  const weights = own.map((i) =>
+    ofQuery
+      ? `{
+        let seen = others < vec4<u32>(visible(${rowOf(i)}));
+        s${i} = select(vec4<f32>(), exp2(s${i} * (p.scale * LOG2E) - vec4<f32>(lse${i})), seen);
+        g${i} = s${i} * (g${i} - vec4<f32>(delta${i}));
+      }`
+      : `{
+        let seen = (vec4<u32>(${rowOf(i)}) < sees) & (others < vec4<u32>(p.queryLength));
+        s${i} = select(vec4<f32>(), exp2(s${i} * (p.scale * LOG2E) - lse), seen);
+        g${i} = s${i} * (g${i} - delta);
+      }`,
+  );
+  const columnStatistics = `var lse = vec4<f32>(); var delta = vec4<f32>(); var sees = vec4<u32>();
+    for (var j = 0u; j < 4u; j++) {
+      if (others[j] < p.queryLength) {
+        let stat = ${statistics("others[j]")};
+        lse[j] = f32($lse[p.lse_at + stat]) * LOG2E;
+        delta[j] = $delta[p.delta_at + stat];
+        sees[j] = visible(others[j]);
+      }
+    }`;
+  const rowStatistics = own
+    .map(
+      (i) => `var lse${i} = 0.0; var delta${i} = 0.0;
+  if (${rowOf(i)} < p.queryLength) {
+    let stat = ${statistics(rowOf(i))};
+    lse${i} = f32($lse[p.lse_at + stat]) * LOG2E;
+    delta${i} = $delta[p.delta_at + stat];
+  }`,
+    )
+    .join("\n  ");
+  const loop = (begin: string, end: string): string => `
+  for (var begin = ${begin}; begin < ${end}; begin += ${TILE_COLUMNS}u) {
+    workgroupBarrier();
+    ${resident ? "" : stageX(x1!, x1At)}
+    ${stageY(y1!, y1At, true)}
+    ${resident ? stageY(y2!, y2At, true) : ""}
+    workgroupBarrier();
+    ${own.map((i) => `var s${i} = vec4<f32>(); var g${i} = vec4<f32>();`).join(" ")}
+    ${scoreTile(tile, "s", x1At, y1At)}
+    ${resident ? "" : `workgroupBarrier();\n    ${stageX(x2!, x2At)}\n    ${stageY(y2!, y2At, true)}\n    workgroupBarrier();`}
+    ${scoreTile(tile, "g", x2At, y2At)}
+    let others = vec4<u32>(begin + across * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
+    ${ofQuery ? "" : columnStatistics}
+    ${weights.join("\n    ")}
+    workgroupBarrier();
+    ${stageWeights(tile, "g", y1At)}
+    ${stageY(y1!, rowsAt, false)}
+    workgroupBarrier();
+    ${weighRows(tile, "a", y1At, rowsAt)}
+    ${
+      ofQuery
+        ? ""
+        : `workgroupBarrier();
+    ${stageWeights(tile, "s", y1At)}
+    ${stageY(y2!, rowsAt, false)}
+    workgroupBarrier();
+    ${weighRows(tile, "b", y1At, rowsAt)}`
+    }
+  }`;
+  const results = ofQuery ? ["dQuery"] : ["dKey", "dValue"];
+  const group = heads / keyHeads;
+  return {
+    name: `attention tile-${owner} ${attentionName(variant)}`,
+    operands: attentionOperands(variant, 4, {
+      query: "read",
+      key: "read",
+      value: "read",
+      gradient: "read",
+      ...Object.fromEntries(results.map((name) => [name, "write"] as const)),
+      lse: "lse",
+      delta: "delta",
+    }),
+    params: attentionParams("query", "key", "value", "gradient", ...results),
+    workgroup: TILE_THREADS,
+    declarations: `
+var<workgroup> tile: array<vec4<f32>, ${size}>;
+${attentionFunctions(variant)}
+${["query", "key", "value", "gradient"].map((name) => loadFour(variant, name)).join("\n")}
+${results.map((name) => storeFour(variant, name)).join("\n")}`,
+    main: `
+  ${attentionPrologue(variant, owner, rows)}
+  let across = t % 8u;
+  let down = t / 8u;
+  ${own.map((i) => slices.map((j) => `var a${i}_${j} = vec4<f32>(); ${ofQuery ? "" : `var b${i}_${j} = vec4<f32>();`}`).join(" ")).join("\n  ")}
+  ${ofQuery ? `let queryHead = head; let keyHead = head * ${keyHeads}u / ${heads}u;` : "let keyHead = head;"}
+  ${start("key", "keyHead")} ${start("value", "keyHead")}
+  ${ofQuery ? `${start("query", "queryHead")} ${start("gradient", "queryHead")}` : ""}
+  ${resident ? `${stageX(x1!, x1At)}\n  ${stageX(x2!, x2At)}` : ""}
+  ${
+    ofQuery
+      ? `${rowStatistics}
+  let end = visible(min(rowBegin + ${rows - 1}u, p.queryLength - 1u));
+  ${loop("0u", "end")}`
+      : `let first = firstQuery(rowBegin) / ${TILE_COLUMNS}u * ${TILE_COLUMNS}u;
+  for (var queryHead = head * ${group}u; queryHead < (head + 1u) * ${group}u; queryHead++) {
+  ${start("query", "queryHead")} ${start("gradient", "queryHead")}
+  ${loop("first", "p.queryLength")}
+  }`
+  }
+  ${own
+    .map(
+      (i) => `{
+    let row = ${rowOf(i)};
+    if (row < ${xLength}) {
+      ${results
+        .map((name, n) => {
+          const value = (j: number): string => (n === 0 ? `a${i}_${j} * p.scale` : `b${i}_${j}`);
+          const stores = slices.map((j) => `store_${name}(rowStart, ${j * 32}u + across * 4u, ${value(j)});`);
+          return `{ let rowStart = batch * p.${name}Batch + row * p.${name}Row + head * ${headDim}u; ${stores.join(" ")} }`;
+        })
+        .join("\n      ")}
+    }
+  }`,
+    )
+    .join("\n  ")}`,
+  };
+}

@@ -1,0 +1,70 @@
+/**
+ * One optimizer step of a training run.
+ *
+ * @module
+ */
+import { clipGradNorm } from "../../core/engine/clip.ts";
+import { setRequiresGradientSync } from "../../core/engine/shard-module.ts";
+import { warmupConstant, warmupCosine } from "../../core/optim/schedule.ts";
+import type { TrainConfig } from "./config.ts";
+import { type Run, report, tensors } from "./train-run.ts";
+
+/** One optimizer step. Returns whether the ranks agreed to stop after it. */
+export async function trainStep(run: Run, step: number): Promise<boolean> {
+  const { context, config, device, model, optimizer } = run;
+  const began = performance.now();
+  const factor = scheduleOf(config)(step);
+  for (const group of optimizer.groups) group.lr = config.optimizer.lr * factor;
+
+  const batch = await run.batches.rows(step);
+  const rows = batch.rows / config.accumulation;
+  const scale = run.scaler?.scale ?? 1;
+  // What the backward pass begins with: the loss scale, shared among microbatches.
+  device.lossScale = scale / config.accumulation;
+  const losses: Promise<number>[] = [];
+  for (let micro = 0; micro < config.accumulation; micro++) {
+    setRequiresGradientSync(model.module, micro === config.accumulation - 1);
+    await device.scope(async () => {
+      const { ids, targets } = tensors(device, batch, micro * rows, rows);
+      const mean = await model.module.call(ids, targets);
+      // Read while the device goes on.
+      losses.push(mean.item());
+      await mean.backward({ gradient: device.full([], device.lossScale, { dtype: mean.dtype }) });
+    });
+  }
+  const parameters = model.module.parameters();
+  let gradNorm: number | undefined;
+  if (config.clip !== undefined || run.scaler !== undefined) {
+    gradNorm = await clipGradNorm(parameters, config.clip ?? Number.POSITIVE_INFINITY, { lossScale: scale });
+  }
+  const usable = run.scaler === undefined || Number.isFinite(gradNorm);
+  if (usable) optimizer.step();
+  run.scaler?.update(usable);
+  optimizer.zeroGrad();
+  await device.backend.flush();
+  const loss = (await Promise.all(losses)).reduce((sum, share) => sum + share / config.accumulation, 0);
+
+  const sums = new Float64Array([loss, context.stopRequested() ? 1 : 0]);
+  const peaks = new Float64Array([device.backend.memory.report().peakTotal]);
+  await context.collective.allReduce(sums, "sum", "float64").wait();
+  await context.collective.allReduce(peaks, "max", "float64").wait();
+  const seconds = (performance.now() - began) / 1000;
+  report(context, {
+    kind: "step",
+    step: step + 1,
+    loss: sums[0]! / context.worldSize,
+    gradNorm,
+    lr: config.optimizer.lr * factor,
+    tokensPerSecond: (batch.rows * batch.seqLen * context.worldSize) / seconds,
+    memory: device.backend.memory.report(),
+    peakMemory: peaks[0]!,
+  });
+  return sums[1]! > 0;
+}
+
+function scheduleOf(config: TrainConfig): (step: number) => number {
+  const { warmupSteps, kind } = config.schedule;
+  return kind === "cosine"
+    ? warmupCosine({ warmupSteps, totalSteps: config.steps })
+    : warmupConstant({ warmupSteps });
+}
