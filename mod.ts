@@ -11,6 +11,7 @@
 import process from "node:process";
 import { collectivesPlugin } from "./backends/collectives/mod.ts";
 import { cpuPlugin } from "./backends/cpu/mod.ts";
+import { webgpuPlugin } from "./backends/webgpu/mod.ts";
 import { checkpointPlugin } from "./checkpoint/mod.ts";
 import type { Registry } from "./core/contracts/plugin.ts";
 import type { RankFunction } from "./core/contracts/transport.ts";
@@ -57,6 +58,7 @@ export { type GPT2Config, GPT2LMHeadModel, parseGPT2Config } from "./plugins/tra
 export const registry: Registry = createRegistry({ root: import.meta.url });
 usePlugins(registry, [
   cpuPlugin,
+  webgpuPlugin,
   collectivesPlugin,
   checkpointPlugin,
   fsdp2Plugin,

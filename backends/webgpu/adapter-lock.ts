@@ -7,9 +7,11 @@
  *
  * @module
  */
+
 import { mkdirSync, rmdirSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const STALE_MS = 60_000;

@@ -7,11 +7,12 @@
  *
  * @module
  */
+import process from "node:process";
 import { DeviceError } from "../../core/contracts/errors.ts";
 import type { BackendOptions } from "../../core/contracts/plugin.ts";
 import { exclusively } from "./adapter-lock.ts";
 import { openInstance } from "./instance.ts";
-import { canSelect, listGpus, selectGpu } from "./pci.ts";
+import { findSelector, listGpus } from "./pci.ts";
 import type { WebgpuSettings } from "./settings.ts";
 
 /** An adapter, ready to give a device. */
@@ -28,42 +29,49 @@ export interface OpenAdapter {
  * @throws DeviceError when there is none, no such one, or they cannot be told apart.
  */
 export async function openAdapter(settings: WebgpuSettings, options: BackendOptions): Promise<OpenAdapter> {
-  const address = chooseAddress(settings, options);
-  if (address === undefined) return request(settings, "");
+  const gpus = settings.provider === "dawn" ? listGpus() : [];
+  if (gpus.length <= 1) {
+    requireOnly(settings.adapter, gpus);
+    return request(settings, "");
+  }
+  const selector = await findSelector();
+  const there = gpus.map((gpu, i) => `${i} (${gpu})`).join(", ");
+  if (typeof selector !== "function") {
+    if (settings.adapter === undefined) return request(settings, "");
+    throw new DeviceError(
+      `webgpu: adapter ${settings.adapter} was asked for, but the adapters ${there} cannot be told apart: ${selector.missing}; or run one process per GPU that sees only its own`,
+    );
+  }
+  const address = chooseAddress(settings.adapter, gpus, options);
+  if (address === undefined) {
+    throw new DeviceError(`webgpu: adapter ${settings.adapter} was asked for, allowed: ${there}`);
+  }
   // The environment belongs to the whole process, and ranks may be its threads.
   return exclusively(async () => {
-    await selectGpu(address);
+    selector(address);
     return request(settings, address);
   });
 }
 
-/** The PCI address to open; `undefined` when there is nothing to choose. */
-function chooseAddress(settings: WebgpuSettings, options: BackendOptions): string | undefined {
-  const wanted = settings.adapter;
-  const gpus = settings.provider === "dawn" ? listGpus() : [];
-  const selectable = gpus.length > 1 && canSelect();
-  const there = gpus.map((gpu, i) => `${i} (${gpu})`).join(", ");
-  if (wanted === undefined) {
-    if (!selectable) return undefined;
-    const localRank = (options.rank ?? 0) % (options.localWorldSize ?? 1);
-    return gpus[localRank % gpus.length];
-  }
-  if (gpus.length <= 1) {
-    if (wanted === 0 || wanted === gpus[0]) return undefined;
-    throw new DeviceError(`webgpu: adapter ${wanted} was asked for, allowed: 0, there is one adapter`);
-  }
-  const address = typeof wanted === "number" ? gpus[wanted] : gpus.find((gpu) => gpu === wanted);
-  if (address === undefined) {
-    throw new DeviceError(`webgpu: adapter ${wanted} was asked for, allowed: ${there}`);
-  }
-  if (selectable) return address;
-  throw new DeviceError(
-    `webgpu: adapter ${wanted} was asked for, but the adapters ${there} cannot be told apart: install Mesa's device-select layer (Debian: apt install mesa-vulkan-drivers) and the npm package koffi, or run one process per GPU that sees only its own`,
-  );
+/** @throws DeviceError when another adapter is asked for than the only one. */
+function requireOnly(wanted: WebgpuSettings["adapter"], gpus: readonly string[]): void {
+  if (wanted === undefined || wanted === 0 || wanted === gpus[0]) return;
+  const only = gpus[0] === undefined ? "0" : `0 (${gpus[0]})`;
+  throw new DeviceError(`webgpu: adapter ${wanted} was asked for, allowed: ${only}, there is one adapter`);
+}
+
+/** The wanted GPU, or this rank's in turn; `undefined` when there is no such one. */
+function chooseAddress(
+  wanted: WebgpuSettings["adapter"],
+  gpus: readonly string[],
+  { rank = 0, localWorldSize = 1 }: BackendOptions,
+): string | undefined {
+  if (wanted === undefined) return gpus[(rank % localWorldSize) % gpus.length];
+  return typeof wanted === "number" ? gpus[wanted] : gpus.find((gpu) => gpu === wanted);
 }
 
 async function request(settings: WebgpuSettings, address: string): Promise<OpenAdapter> {
-  const gpu = await openInstance(settings.provider, settings.checks, address);
+  const gpu = await openInstance(settings, address);
   const adapter = await gpu.requestAdapter({ powerPreference: settings.power });
   if (adapter === null) throw new DeviceError(`webgpu: there is no adapter: ${howToGetOne()}`);
   const { vendor, description, device, architecture } = adapter.info;

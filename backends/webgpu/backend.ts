@@ -18,6 +18,7 @@ import { copyRaw } from "./kernels/copy.ts";
 import { webgpuKernels } from "./kernels/mod.ts";
 import { parseSettings, type WebgpuSettings } from "./settings.ts";
 import { ReadRing, STAGING_BYTES } from "./staging.ts";
+import { type KernelTime, KernelTimer } from "./timer.ts";
 
 /** One GPU. */
 export class WebgpuBackend implements Backend {
@@ -31,6 +32,7 @@ export class WebgpuBackend implements Backend {
   readonly #commands: Commands;
   readonly #dispatcher: Dispatcher;
   readonly #reads: ReadRing;
+  readonly #timer: KernelTimer | undefined;
   #disposed = false;
 
   constructor(gpu: GpuDevice, description: string, settings: WebgpuSettings) {
@@ -43,6 +45,8 @@ export class WebgpuBackend implements Backend {
     });
     this.#dispatcher = new Dispatcher(gpu, this.#pool, this.#commands);
     this.#reads = new ReadRing(gpu);
+    if (settings.profile && gpu.features.timestamps) this.#timer = new KernelTimer(gpu, this.#reads);
+    this.#commands.timer = this.#timer;
     this.memory = this.#pool.meter;
     this.kernels = webgpuKernels(this.#dispatcher);
     this.capabilities = {
@@ -59,6 +63,12 @@ export class WebgpuBackend implements Backend {
   /** Bytes taken from the device, in use or kept for reuse. */
   get reservedBytes(): number {
     return this.#pool.reserved;
+  }
+
+  /** Device time by kernel family since the last call; none without the setting `profile`. */
+  async kernelTimes(): Promise<readonly KernelTime[]> {
+    await this.flush();
+    return this.#timer === undefined ? [] : this.#timer.take();
   }
 
   allocate(byteLength: number, category: MemoryCategory): DeviceBuffer {
@@ -166,7 +176,7 @@ function requireAlike(call: string, span: Span, host: HostArray): void {
 }
 
 /** Opens a GPU. @throws ConfigError for bad settings, DeviceError when there is no such GPU. */
-export async function createWebgpuBackend(options: BackendOptions): Promise<Backend> {
+export async function createWebgpuBackend(options: BackendOptions): Promise<WebgpuBackend> {
   const settings = parseSettings(options.settings);
   const { gpu, adapter, description } = await openAdapter(settings, options);
   const device = await openDevice(gpu, adapter, settings);

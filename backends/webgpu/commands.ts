@@ -30,8 +30,8 @@ export interface UniformSlot {
 export interface PassTimer {
   /** The writes of a pass that holds one dispatch of `label`. */
   begin(label: string): GPUComputePassTimestampWrites | undefined;
-  /** Resolves what began so far into readable memory. */
-  resolve(encoder: GPUCommandEncoder): void;
+  /** Records the reading of what began so far. Gives what is to be called once that is submitted. */
+  resolve(encoder: GPUCommandEncoder): () => void;
 }
 
 /** Records and submits commands. */
@@ -125,7 +125,7 @@ export class Commands {
     const encoder = this.#encoder;
     if (encoder === undefined) return;
     this.#closePass();
-    this.timer?.resolve(encoder);
+    const timed = this.timer?.resolve(encoder);
     const remap = this.uploads.seal();
     if (this.#uniformBytes > 0) {
       this.#gpu.queue.writeBuffer(this.uniforms, 0, this.#words.buffer, 0, this.#uniformBytes);
@@ -133,6 +133,7 @@ export class Commands {
     this.#gpu.queue.submit([encoder.finish()]);
     if (this.#gpu.checks) this.#gpu.endScope("a command is invalid");
     remap();
+    timed?.();
     for (const buffer of this.#discarded) buffer.destroy();
     this.#discarded = [];
     this.#encoder = undefined;

@@ -165,6 +165,8 @@ export class GpuDevice {
       storageBuffers: limits.maxStorageBuffersPerShaderStage,
     };
     device.addEventListener("uncapturederror", (event) => {
+      // It is reported by the next call, not on the console.
+      event.preventDefault();
       this.fail(`webgpu: the device reported an error: ${event.error.message}`);
     });
     void device.lost.then(({ reason, message }) => {

@@ -11,12 +11,23 @@ import { DeviceError } from "../../core/contracts/errors.ts";
 /** Where the GPU comes from. */
 export type Provider = "dawn" | "runtime";
 
+/** How Dawn runs. */
+export interface InstanceOptions {
+  readonly provider: Provider;
+  /** Validate commands and check bounds. */
+  readonly checks: boolean;
+  /** Give timestamps as precise as they are. */
+  readonly profile: boolean;
+}
+
 const instances = new Map<string, GPU>();
 
-/** Dawn's toggles for our kernels: what NVIDIA's f16 and tensor cores need, and its checks off when asked. */
-function togglesFor(checks: boolean): readonly string[] {
-  const always = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
-  return checks ? always : [...always, "disable_robustness", "disable_workgroup_init", "skip_validation"];
+/** Dawn's flags for our kernels: what NVIDIA's f16 and tensor cores need, and its checks off unless asked for. */
+function flagsFor({ checks, profile }: InstanceOptions): string[] {
+  const enabled = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
+  if (!checks) enabled.push("disable_robustness", "disable_workgroup_init", "skip_validation");
+  const flags = [`enable-dawn-features=${enabled.join(",")}`];
+  return profile ? [...flags, "disable-dawn-features=timestamp_quantization"] : flags;
 }
 
 /**
@@ -25,26 +36,24 @@ function togglesFor(checks: boolean): readonly string[] {
  * @param selector tells instances apart whose environment chose different adapters.
  * @throws DeviceError when it is missing, with how to get it.
  */
-export async function openInstance(provider: Provider, checks: boolean, selector = ""): Promise<GPU> {
-  const key = `${provider} ${checks} ${selector}`;
-  const known = instances.get(key);
-  if (known !== undefined) return known;
-  const gpu = provider === "dawn" ? await createDawn(checks) : runtimeInstance();
+export async function openInstance(options: InstanceOptions, selector = ""): Promise<GPU> {
+  if (options.provider === "runtime") return runtimeInstance();
+  const flags = flagsFor(options);
+  const key = [selector, ...flags].join(" ");
+  const gpu = instances.get(key) ?? (await loadDawn()).create(flags);
   instances.set(key, gpu);
   return gpu;
 }
 
-async function createDawn(checks: boolean): Promise<GPU> {
-  let module: typeof import("webgpu");
+async function loadDawn(): Promise<typeof import("webgpu")> {
   try {
-    module = await import("webgpu");
+    return await import("webgpu");
   } catch (cause) {
     throw new DeviceError(
       "webgpu: the npm package webgpu (Dawn) did not load, install it (bun add webgpu@0.6.2) or set provider=runtime where the runtime has navigator.gpu",
       { cause },
     );
   }
-  return module.create([`enable-dawn-features=${togglesFor(checks).join(",")}`]);
 }
 
 function runtimeInstance(): GPU {

@@ -3,8 +3,9 @@
  *
  * @module
  */
+
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { DeviceError } from "../../core/contracts/errors.ts";
+import process from "node:process";
 
 const PCI = "/sys/bus/pci/devices";
 const NVIDIA = "/proc/driver/nvidia/gpus";
@@ -19,29 +20,26 @@ export function listGpus(): readonly string[] {
   return entries(PCI).filter(isOpenGpu).toSorted();
 }
 
-/** Whether one of several GPUs can be chosen. */
-export function canSelect(): boolean {
-  return LAYER_PLACES.some((place) => existsSync(`${place}/${LAYER}`));
-}
+/** Makes the GPU at an address the one that Vulkan lists first, in this process, until another is selected. */
+export type Selector = (address: string) => void;
 
-/** Makes the GPU at `address` the one that Vulkan lists first, in this process, until another is selected. */
-export async function selectGpu(address: string): Promise<void> {
-  const setenv = await loadSetenv();
-  setenv("DRI_PRIME", `pci-${address.replace(/[:.]/g, "_")}`, 1);
-  setenv("MESA_VK_DEVICE_SELECT_FORCE_DEFAULT_DEVICE", "1", 1);
-}
-
-type Setenv = (name: string, value: string, overwrite: number) => number;
-
-async function loadSetenv(): Promise<Setenv> {
+/** What chooses one of several GPUs, or why nothing can. */
+export async function findSelector(): Promise<Selector | { readonly missing: string }> {
+  if (!LAYER_PLACES.some((place) => existsSync(`${place}/${LAYER}`))) {
+    return {
+      missing: "Mesa's device-select layer is not installed (Debian: apt install mesa-vulkan-drivers)",
+    };
+  }
   try {
     const { default: koffi } = await import("koffi");
     // The symbols of the process itself: its libc, whatever that is called.
-    return koffi.load(null).func("int setenv(const char *name, const char *value, int overwrite)") as Setenv;
+    const setenv = koffi.load(null).func("int setenv(const char *name, const char *value, int overwrite)");
+    return (address) => {
+      setenv("DRI_PRIME", `pci-${address.replace(/[:.]/g, "_")}`, 1);
+      setenv("MESA_VK_DEVICE_SELECT_FORCE_DEFAULT_DEVICE", "1", 1);
+    };
   } catch (cause) {
-    throw new DeviceError("webgpu: the npm package koffi did not load, which choosing among GPUs needs", {
-      cause,
-    });
+    return { missing: `the package koffi did not load (${cause instanceof Error ? cause.message : cause})` };
   }
 }
 

@@ -7,14 +7,14 @@ import { FsdpError } from "../../core/contracts/errors.ts";
 import type { ProbeLine } from "../../core/contracts/plugin.ts";
 import { openAdapter } from "./adapter.ts";
 import { featuresOf } from "./device.ts";
-import { canSelect, listGpus } from "./pci.ts";
+import { findSelector, listGpus } from "./pci.ts";
 import { parseSettings } from "./settings.ts";
 
 /** See `BackendFactory.probe`. */
 export async function probeWebgpu(): Promise<readonly ProbeLine[]> {
   const settings = parseSettings();
   const gpus = listGpus();
-  const listed = { what: "webgpu gpus", found: describeGpus(gpus) };
+  const listed = { what: "webgpu gpus", found: await describeGpus(gpus) };
   try {
     const { gpu, adapter, description } = await openAdapter(settings, {});
     const { f16, subgroups, minLanes, maxLanes, matrices, immediateBytes } = featuresOf(
@@ -52,9 +52,10 @@ function showMatrix({
   return `${m}x${n}x${k} ${component} to ${result}`;
 }
 
-function describeGpus(gpus: readonly string[]): string {
+async function describeGpus(gpus: readonly string[]): Promise<string> {
   if (gpus.length === 0) return "no list on this machine: the system's first adapter is used";
   const list = gpus.map((gpu, i) => `${i}: ${gpu}`).join(", ");
-  if (gpus.length === 1 || canSelect()) return list;
-  return `${list}; they cannot be told apart without Mesa's device-select layer`;
+  const selector = gpus.length === 1 ? undefined : await findSelector();
+  if (selector === undefined || typeof selector === "function") return list;
+  return `${list}; they cannot be told apart: ${selector.missing}`;
 }

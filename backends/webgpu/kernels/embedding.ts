@@ -4,7 +4,6 @@
  * @module
  */
 import type { Span } from "../../../core/contracts/backend.ts";
-import { ShapeError } from "../../../core/contracts/errors.ts";
 import type { Gpu } from "../dispatch.ts";
 import { commonType, indexIsLong, leadOf, part, requireLength } from "../spans.ts";
 import { EMBEDDING_WORKGROUP, embeddingBackwardSource, embeddingSource } from "../wgsl/embedding.ts";
@@ -29,12 +28,16 @@ export function embedding(
   const vectors = wide ? columns / 4 : columns;
   const entries = Math.floor(table.length / columns);
   const source = embeddingSource(type, wide, long);
-  const block = rowsPerBinding(gpu, [out], columns);
-  for (let first = 0; first < rows; first += block) {
-    const count = Math.min(block, rows - first);
-    const spans = [table, part(indices, first, count), part(out, first * columns, count * columns)];
-    const n = count * vectors;
-    gpu.dispatch(source, spans, { n, vectors, entries }, Math.ceil(n / EMBEDDING_WORKGROUP));
+  const block = rowsPerBinding(gpu, [out, table], columns);
+  for (let base = 0; base < Math.max(1, entries); base += block) {
+    const shown = Math.min(block, entries - base);
+    const rowsShown = part(table, base * columns, shown * columns);
+    for (let first = 0; first < rows; first += block) {
+      const count = Math.min(block, rows - first);
+      const spans = [rowsShown, part(indices, first, count), part(out, first * columns, count * columns)];
+      const n = count * vectors;
+      gpu.dispatch(source, spans, { n, vectors, base, shown, entries }, Math.ceil(n / EMBEDDING_WORKGROUP));
+    }
   }
 }
 
@@ -53,21 +56,25 @@ export function embeddingBackward(
   requireLength("embedding backward", gradient, rows * columns);
   fill(gpu, dTable, 0);
   if (columns === 0) return;
-  if (rows > rowsPerBinding(gpu, [gradient], columns)) {
-    throw new ShapeError(
-      `webgpu embedding backward: ${rows} rows of ${columns} were given, allowed: ${gpu.limits.maxBindingBytes} bytes on this device`,
-    );
-  }
   const wide = isWide([gradient, dTable], columns);
   const vectors = wide ? columns / 4 : columns;
   const entries = Math.floor(dTable.length / columns);
   const blocks = Math.ceil(vectors / EMBEDDING_WORKGROUP);
-  gpu.dispatch(
-    embeddingBackwardSource(type, wide, long),
-    [part(gradient, 0, rows * columns), part(indices, 0, rows), dTable],
-    { positions: rows, vectors, entries, blocks },
-    rows * blocks,
-  );
+  const source = embeddingBackwardSource(type, wide, long);
+  const block = rowsPerBinding(gpu, [gradient, dTable], columns);
+  for (let base = 0; base < entries; base += block) {
+    const shown = Math.min(block, entries - base);
+    const rowsShown = part(dTable, base * columns, shown * columns);
+    for (let first = 0; first < rows; first += block) {
+      const positions = Math.min(block, rows - first);
+      const spans = [
+        part(gradient, first * columns, positions * columns),
+        part(indices, first, positions),
+        rowsShown,
+      ];
+      gpu.dispatch(source, spans, { positions, vectors, base, shown, blocks }, positions * blocks);
+    }
+  }
 }
 
 function isWide(spans: readonly Span[], columns: number): boolean {

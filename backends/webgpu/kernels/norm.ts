@@ -18,8 +18,8 @@ import { reduceColumns } from "./reduce.ts";
 import { rowsPerBinding, runRows } from "./rows.ts";
 
 /** Rows whose gradients of weight and bias one workgroup adds up. */
-const SCALE_ROWS = 64;
-/** Bytes of partial sums at most; taller blocks of rows keep within. */
+const SCALE_ROWS = 16;
+/** Partial sums of a column at most: blocks of rows are taller when there are more rows. */
 const MAX_BLOCKS = 1024;
 
 /** See `Kernels.layerNorm`. Mean and rstd may be wider than the rows. */
@@ -34,8 +34,8 @@ export function layerNorm(gpu: Gpu, args: Parameters<Kernels["layerNorm"]>[0]): 
   const access = scaleAccess([x, out], scales, columns);
   runRows(
     gpu,
-    ({ wide, workgroup, subgroups }) =>
-      layerNormSource(type, statType, wide, access, bias !== undefined, workgroup, subgroups),
+    ({ wide, workgroup, kept, subgroups }) =>
+      layerNormSource(type, statType, wide, access, bias !== undefined, workgroup, kept, subgroups),
     {
       matrices: [x, out].map((span) => part(span, 0, rows * columns)),
       others: [
@@ -64,8 +64,8 @@ export function layerNormBackward(gpu: Gpu, args: Parameters<Kernels["layerNormB
     const access = scaleAccess([x, gradient, dx], [weight], columns);
     runRows(
       gpu,
-      ({ wide, workgroup, subgroups }) =>
-        layerNormInputSource(type, statType, wide, access, workgroup, subgroups),
+      ({ wide, workgroup, kept, subgroups }) =>
+        layerNormInputSource(type, statType, wide, access, workgroup, kept, subgroups),
       {
         matrices: [x, gradient, dx].map((span) => part(span, 0, rows * columns)),
         others: [
@@ -102,7 +102,9 @@ function scaleGradients(
   // Blocks of rows that fit a binding, in whole heights.
   const most = Math.max(1, Math.floor(rowsPerBinding(gpu, [x, gradient], columns) / height)) * height;
   const blocks = Math.ceil(rows / height);
-  const source = layerNormScaleSource(type, statType);
+  const wide = columns % 4 === 0 && leadOf(x) === 0 && leadOf(gradient) === 0;
+  const vectors = wide ? columns / 4 : columns;
+  const source = layerNormScaleSource(type, statType, wide);
   gpu.withScratch("float32", blocks * columns, (weights) =>
     gpu.withScratch("float32", blocks * columns, (biases) => {
       for (let first = 0; first < rows; first += most) {
@@ -116,8 +118,8 @@ function scaleGradients(
           part(weights, begin * columns, number * columns),
           part(biases, begin * columns, number * columns),
         ];
-        const grid = [Math.ceil(columns / SCALE_WORKGROUP), number, 1] as const;
-        gpu.dispatch(source, spans, { rows: count, columns, height }, grid);
+        const grid = [Math.ceil(vectors / SCALE_WORKGROUP), number, 1] as const;
+        gpu.dispatch(source, spans, { rows: count, vectors, height }, grid);
       }
       for (const [i, partial] of [weights, biases].entries()) {
         const out = outputs[i];

@@ -7,8 +7,8 @@ import type { Span } from "../../../core/contracts/backend.ts";
 import { DTYPES } from "../../../core/contracts/dtype.ts";
 import type { ReduceOp } from "../../../core/contracts/kernels.ts";
 import type { Gpu } from "../dispatch.ts";
-import { floatType, leadOf, part, requireLength, unitsPerBinding } from "../spans.ts";
-import { COLUMN_WORKGROUP, columnReduceSource, type ReduceMap, rowReduceSource } from "../wgsl/reduce.ts";
+import { type FloatType, floatType, leadOf, part, requireLength, unitsPerBinding } from "../spans.ts";
+import { columnReduceSource, columnsOfWorkgroup, type ReduceMap, rowReduceSource } from "../wgsl/reduce.ts";
 import { rowWorkgroup } from "../wgsl/rows.ts";
 import { fill } from "./fill.ts";
 
@@ -16,10 +16,12 @@ import { fill } from "./fill.ts";
 const ROW_CHUNK = 8192;
 /** Rows from which on they keep the device busy by themselves. */
 const MANY_ROWS = 2048;
-/** Elements of a column that one invocation takes when there are few columns. */
-const COLUMN_CHUNK = 32;
-/** Columns from which on they keep the device busy by themselves. */
-const MANY_COLUMNS = 131_072;
+/** Elements of a column that one workgroup takes when there are few columns. */
+const COLUMN_CHUNK = 256;
+/** Elements of a column that are not worth a second pass. */
+const SHORT_COLUMN = 1024;
+/** Workgroups of columns from which on they keep the device busy by themselves. */
+const MANY_COLUMNS = 1024;
 
 /** A reduction of rows, with what is done to each element first. */
 interface RowReduction {
@@ -47,14 +49,31 @@ export function reduce(
     if (!accumulate) fill(gpu, part(out, 0, outer * inner), op === "sum" ? 0 : Number.NEGATIVE_INFINITY);
     return;
   }
-  // Whole slices of the outer extent that fit a binding.
-  const block = unitsPerBinding(gpu, DTYPES[x.dtype].bytes * extent * inner);
-  for (let first = 0; first < outer; first += block) {
-    const count = Math.min(block, outer - first);
-    const from = part(x, first * extent * inner, count * extent * inner);
-    const to = part(out, first * inner, count * inner);
-    if (inner === 1) reduceRows(gpu, { op, map: "none", power: 0, accumulate }, from, to, count, extent);
-    else reduceColumns(gpu, op, from, to, count, extent, inner, accumulate);
+  const run = (from: Span, to: Span, count: number, height: number, add: boolean): void => {
+    if (inner === 1) reduceRows(gpu, { op, map: "none", power: 0, accumulate: add }, from, to, count, height);
+    else reduceColumns(gpu, op, from, to, count, height, inner, add);
+  };
+  const slice = extent * inner;
+  const slices = Math.floor(unitsPerBinding(gpu, DTYPES[x.dtype].bytes) / slice);
+  // Whole slices of the outer extent that fit a binding, or parts of one slice after the other.
+  for (let first = 0; slices > 0 && first < outer; first += slices) {
+    const count = Math.min(slices, outer - first);
+    run(
+      part(x, first * slice, count * slice),
+      part(out, first * inner, count * inner),
+      count,
+      extent,
+      accumulate,
+    );
+  }
+  if (slices > 0) return;
+  const most = unitsPerBinding(gpu, DTYPES[x.dtype].bytes * inner);
+  for (let o = 0; o < outer; o++) {
+    for (let first = 0; first < extent; first += most) {
+      const height = Math.min(most, extent - first);
+      const from = part(x, o * slice + first * inner, height * inner);
+      run(from, part(out, o * inner, inner), 1, height, accumulate || first > 0);
+    }
   }
 }
 
@@ -88,7 +107,7 @@ function reduceRows(
   const outType = floatType(gpu, `reduce ${op}`, out);
   const chunks = rows >= MANY_ROWS ? 1 : Math.ceil(extent / ROW_CHUNK);
   const size = chunks === 1 ? extent : ROW_CHUNK;
-  const run = (to: Span, toType: "f32" | "f16", add: boolean): void => {
+  const run = (to: Span, toType: FloatType, add: boolean): void => {
     const { subgroups } = gpu.features;
     const source = rowReduceSource(op, map, type, toType, true, add, rowWorkgroup(size, true), subgroups);
     const groups = rows * chunks;
@@ -117,20 +136,24 @@ export function reduceColumns(
 ): void {
   const type = floatType(gpu, `reduce ${op}`, x);
   const outType = floatType(gpu, `reduce ${op}`, out);
-  const columns = outer * inner;
-  const chunks = Math.max(1, Math.min(Math.ceil(extent / COLUMN_CHUNK), Math.ceil(MANY_COLUMNS / columns)));
+  const wide = inner % 4 === 0 && leadOf(x) === 0 && leadOf(out) === 0;
+  const width = wide ? 4 : 1;
+  const columns = (outer * inner) / width;
+  const perGroup = columnsOfWorkgroup(wide);
+  const most = Math.ceil(MANY_COLUMNS / Math.ceil(columns / perGroup));
+  const chunks = extent <= SHORT_COLUMN ? 1 : Math.min(Math.ceil(extent / COLUMN_CHUNK), most);
   const size = Math.ceil(extent / chunks);
-  const run = (to: Span, toType: "f32" | "f16", add: boolean): void => {
+  const run = (to: Span, toType: FloatType, add: boolean): void => {
     const n = columns * chunks;
-    const params = { n, extent, inner, chunks, size };
-    const source = columnReduceSource(op, type, toType, add);
-    gpu.dispatch(source, [x, to], params, Math.ceil(n / COLUMN_WORKGROUP));
+    const params = { n, extent, inner: inner / width, chunks, size };
+    const source = columnReduceSource(op, type, toType, wide, add);
+    gpu.dispatch(source, [x, to], params, Math.ceil(n / perGroup));
   };
   if (chunks === 1) {
     run(out, outType, accumulate);
     return;
   }
-  gpu.withScratch("float32", columns * chunks, (partial) => {
+  gpu.withScratch("float32", outer * chunks * inner, (partial) => {
     run(partial, "f32", false);
     reduceColumns(gpu, op, partial, out, outer, chunks, inner, accumulate);
   });

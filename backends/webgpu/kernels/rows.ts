@@ -7,7 +7,7 @@ import type { Span } from "../../../core/contracts/backend.ts";
 import { DTYPES } from "../../../core/contracts/dtype.ts";
 import type { Gpu } from "../dispatch.ts";
 import { congruent, leadOf, part, unitsPerBinding } from "../spans.ts";
-import { rowWorkgroup } from "../wgsl/rows.ts";
+import { keptVectors, rowWorkgroup } from "../wgsl/rows.ts";
 import type { KernelSource } from "../wgsl/source.ts";
 
 /** What a row kernel is given: its operands are the matrices, then the others. */
@@ -22,6 +22,8 @@ export interface RowOperands {
 export interface RowVariant {
   readonly wide: boolean;
   readonly workgroup: number;
+  /** Vectors of a row that an invocation may keep in registers. */
+  readonly kept: number;
   readonly subgroups: boolean;
 }
 
@@ -38,7 +40,9 @@ export function runRows(
   if (rows === 0) return;
   const wide = congruent(matrices);
   const lead = wide ? leadOf(matrices[0]!) : 0;
-  const kernel = source({ wide, workgroup: rowWorkgroup(columns, wide), subgroups: gpu.features.subgroups });
+  const workgroup = rowWorkgroup(columns, wide);
+  const kept = keptVectors(columns, wide, lead === 0 && columns % 4 === 0, workgroup);
+  const kernel = source({ wide, workgroup, kept, subgroups: gpu.features.subgroups });
   const block = rowsPerBinding(gpu, matrices, columns);
   for (let first = 0; first < rows; first += block) {
     const count = Math.min(block, rows - first);

@@ -14,8 +14,6 @@ export interface AttentionVariant {
   readonly element: FloatType;
   /** Of the log of the sum of exponentials. */
   readonly stats: FloatType;
-  readonly heads: number;
-  readonly keyHeads: number;
   readonly headDim: number;
   readonly causal: boolean;
   /** Offsets, strides and the head dimension of every operand allow vector access. */
@@ -25,14 +23,16 @@ export interface AttentionVariant {
 /** Which part of the backward pass a kernel computes, and with it what its rows are. */
 export type Owner = "query" | "key";
 
-/** Operands of an attention kernel by name: those written say so. Statistics are scalars. */
+/** What an operand is to a kernel. Statistics (`lse`, `delta`) are scalars: the log of the sum is stored as `stats`. */
+type Use = "read" | "write" | "lse" | "lse write" | "delta" | "delta write";
+
+/** Operands of an attention kernel by name: matrices are read as `words`, or as elements where those do not align. */
 export function attentionOperands(
-  { element, stats, vector }: AttentionVariant,
-  word: 1 | 4 | 8,
-  names: Readonly<Record<string, "read" | "write" | "lse" | "lse write" | "delta" | "delta write">>,
+  words: ElementType,
+  stats: FloatType,
+  uses: Readonly<Record<string, Use>>,
 ): readonly Operand[] {
-  const words: ElementType = !vector || word === 1 ? element : word === 8 ? "vec4<u32>" : `vec4<${element}>`;
-  return Object.entries(names).map(([name, use]) => ({
+  return Object.entries(uses).map(([name, use]) => ({
     name,
     type: use.startsWith("lse") ? stats : use.startsWith("delta") ? "f32" : words,
     write: use.endsWith("write"),
@@ -43,6 +43,8 @@ export function attentionOperands(
 export function attentionParams(...strided: readonly string[]): Readonly<Record<string, "u32" | "f32">> {
   const params: Record<string, "u32" | "f32"> = {
     batches: "u32",
+    heads: "u32",
+    keyHeads: "u32",
     queryLength: "u32",
     keyLength: "u32",
     scale: "f32",
@@ -55,25 +57,27 @@ export function attentionParams(...strided: readonly string[]): Readonly<Record<
 }
 
 /** The variant in a few letters, for the kernel's name. */
-export function attentionName(variant: AttentionVariant): string {
-  const { element, heads, keyHeads, headDim, causal, vector } = variant;
-  return `${element} ${heads}/${keyHeads}x${headDim}${causal ? " causal" : ""}${vector ? "" : " scalar"}`;
+export function attentionName({ element, headDim, causal, vector }: AttentionVariant): string {
+  return `${element} ${headDim}${causal ? " causal" : ""}${vector ? "" : " scalar"}`;
 }
 
-/** Functions that kernels use: `visible(query)` is the number of keys that a query sees. */
-export function attentionFunctions({ causal }: AttentionVariant): string {
+/** Functions that kernels use. `causal` is an expression. */
+export function attentionFunctions(causal: string): string {
   return `
 const LOG2E = 1.4426950408889634;
 const LN2 = 0.6931471805599453;
 const LOWEST = -3.0e38;
+// Number of keys that a query sees.
 fn visible(query: u32) -> u32 {
-  ${causal ? "return u32(clamp(i32(p.keyLength) - i32(p.queryLength) + i32(query) + 1, 0, i32(p.keyLength)));" : "return p.keyLength;"}
+  if (!(${causal})) { return p.keyLength; }
+  return u32(clamp(i32(p.keyLength) - i32(p.queryLength) + i32(query) + 1, 0, i32(p.keyLength)));
 }
-/** First query that sees a key. */
+// First query that sees a key.
 fn firstQuery(key: u32) -> u32 {
-  ${causal ? "return u32(max(i32(key) - i32(p.keyLength) + i32(p.queryLength), 0));" : "return 0u;"}
+  if (!(${causal})) { return 0u; }
+  return u32(max(i32(key) - i32(p.keyLength) + i32(p.queryLength), 0));
 }
-/** Log of the sum \`total\` of powers of two, less \`peak\`; minus infinity for a row that sees nothing. */
+// Log of the sum of powers of two, given less their peak; minus infinity for a row that sees nothing.
 fn logSum(peak: f32, total: f32) -> f32 {
   if (total > 0.0) { return (peak + log2(total)) * LN2; }
   // Not a constant expression: those may not be infinite.
@@ -85,19 +89,14 @@ fn logSum(peak: f32, total: f32) -> f32 {
  * Which rows this workgroup owns: `batch`, `head` (of its kind), and `rowBegin`. Under a causal mask late queries and early
  * keys have the most to do, so they are handed out first; neighbours take the same rows of other heads.
  */
-export function attentionPrologue(
-  { heads, keyHeads, causal }: AttentionVariant,
-  owner: Owner,
-  rows: number,
-): string {
-  const width = owner === "query" ? heads : keyHeads;
-  const length = owner === "query" ? "p.queryLength" : "p.keyLength";
-  const block = causal && owner === "query" ? "blocks - 1u - group / planes" : "group / planes";
-  return `let planes = p.batches * ${width}u;
+export function attentionPrologue(owner: Owner, rows: number): string {
+  const [width, length] = owner === "query" ? ["p.heads", "p.queryLength"] : ["p.keyHeads", "p.keyLength"];
+  const block = owner === "query" ? "blocks - 1u - group / planes" : "group / planes";
+  return `let planes = p.batches * ${width};
   let blocks = (${length} + ${rows - 1}u) / ${rows}u;
   if (group >= planes * blocks) { return; }
   let plane = group % planes;
-  let batch = plane / ${width}u;
-  let head = plane % ${width}u;
+  let batch = plane / ${width};
+  let head = plane % ${width};
   let rowBegin = (${block}) * ${rows}u;`;
 }

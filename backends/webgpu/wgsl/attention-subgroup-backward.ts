@@ -29,12 +29,13 @@ import {
   stageRows,
   storeEight,
   weigh,
+  ZERO,
 } from "./attention-subgroup.ts";
 import type { KernelSource } from "./source.ts";
 
 /** The kernel for a variant and the rows that it owns. */
 export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner): KernelSource {
-  const { heads, keyHeads, headDim } = variant;
+  const { headDim } = variant;
   const tile = matrixTile(headDim);
   const { depth, block, rowStride, scoreStride, weightStride } = tile;
   const ofQuery = owner === "query";
@@ -46,16 +47,17 @@ export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner)
   const scoresAt = 2 * block * rowStride;
   // Owned rows are staged once, where the blocks and scores come later.
   const size = Math.max(scoresAt + OWNED_ROWS * scoreStride, OWNED_ROWS * rowStride);
+  const others = { rows: block, begin: "begin", length: yLength! } as const;
   const columns = range(depth / MATRIX);
   const results = ofQuery ? ["dQuery"] : ["dKey", "dValue"];
-  const sums = ofQuery ? ["a"] : ["a", "b"];
+  const sums = ofQuery ? ["first"] : ["first", "second"];
   const chunk = (i: number): string => `(half + ${2 * i}u)`;
   const parts = chunksOf(block).flatMap((i) => [0, 1].map((part) => ({ i, part, name: `${i}_${part}` })));
   const read = (i: number, part: number): string =>
     `bitcast<vec4<f32>>(tile[strip + row * ${scoreStride}u + 2u * ${chunk(i)} + ${part}u])`;
   const start = (name: string, head: string): string =>
     `let ${name}Start = batch * p.${name}Batch + ${head} * ${headDim}u;`;
-  const statistics = (query: string): string => `(batch * ${heads}u + queryHead) * p.queryLength + ${query}`;
+  const statistics = (query: string): string => `(batch * p.heads + queryHead) * p.queryLength + ${query}`;
   const weights = parts.map(({ i, part, name }) => {
     const first = `begin + 8u * ${chunk(i)} + ${4 * part}u`;
     const others = `(vec4<u32>(${first}) + vec4<u32>(0u, 1u, 2u, 3u))`;
@@ -69,8 +71,7 @@ export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner)
   const loop = (begin: string, end: string): string => `
   for (var begin = ${begin}; begin < ${end}; begin += ${block}u) {
     workgroupBarrier();
-    ${stageRows(tile, y1!, block, "begin", yLength!, 0)}
-    ${stageRows(tile, y2!, block, "begin", yLength!, y2At)}
+    ${stageRows(tile, { name: y1!, to: 0, ...others }, { name: y2!, to: y2At, ...others })}
     ${
       ofQuery
         ? ""
@@ -107,21 +108,20 @@ export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner)
     workgroupBarrier();
     {
       ${loadWeights(tile, "w", "strip")}
-      ${columns.map((j) => weigh(tile, "w", 0, j, `a${j}`)).join("\n      ")}
+      ${columns.map((j) => weigh(tile, "w", 0, j, `first${j}`)).join("\n      ")}
     }
     ${
       ofQuery
         ? ""
         : `{
       ${loadWeights(tile, "w", `strip + ${MATRIX * weightStride}u`)}
-      ${columns.map((j) => weigh(tile, "w", y2At, j, `b${j}`)).join("\n      ")}
+      ${columns.map((j) => weigh(tile, "w", y2At, j, `second${j}`)).join("\n      ")}
     }`
     }
   }`;
-  const group = heads / keyHeads;
   const owned = (name: string, to: string): string => `
   workgroupBarrier();
-  ${stageRows(tile, name, OWNED_ROWS, "rowBegin", xLength!, 0)}
+  ${stageRows(tile, { name, rows: OWNED_ROWS, begin: "rowBegin", length: xLength!, to: 0 })}
   workgroupBarrier();
   ${loadOwned(tile, to, 0)}`;
   // Results leave through the score strips, in turns of their width.
@@ -132,20 +132,26 @@ export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner)
         const wide = Math.min(width, depth - turn * width);
         return `workgroupBarrier();
   ${range(wide / MATRIX)
-    .map((j) => `subgroupMatrixStore<row_major>(&tile, strip + ${4 * j}u, ${sum}${(turn * width) / MATRIX + j}, ${scoreStride}u);`)
+    .map(
+      (j) =>
+        `subgroupMatrixStore<row_major>(&tile, strip + ${4 * j}u, ${sum}${(turn * width) / MATRIX + j}, ${scoreStride}u);`,
+    )
     .join(" ")}
   workgroupBarrier();
   if (own < ${xLength}) {
     let rowStart = batch * p.${name}Batch + own * p.${name}Row + head * ${headDim}u;
     ${chunksOf(wide)
-      .map((i) => `store_${name}(rowStart, ${turn * width}u + 8u * ${chunk(i)}, ${read(i, 0)}${factor}, ${read(i, 1)}${factor});`)
+      .map(
+        (i) =>
+          `store_${name}(rowStart, ${turn * width}u + 8u * ${chunk(i)}, ${read(i, 0)}${factor}, ${read(i, 1)}${factor});`,
+      )
       .join(" ")}
   }`;
       })
       .join("\n  ");
   return {
     name: `attention matrix-${owner} ${attentionName(variant)}`,
-    operands: attentionOperands(variant, 8, {
+    operands: attentionOperands(variant.vector ? "vec4<u32>" : "f16", variant.stats, {
       query: "read",
       key: "read",
       value: "read",
@@ -160,22 +166,22 @@ export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner)
     declarations: `
 var<workgroup> tile: array<vec4<u32>, ${size}>;
 ${ofQuery ? "" : `var<workgroup> lses: array<vec4<f32>, ${block / 4}>;\nvar<workgroup> deltas: array<vec4<f32>, ${block / 4}>;\nvar<workgroup> sees: array<vec4<u32>, ${block / 4}>;`}
-${attentionFunctions(variant)}
+${attentionFunctions(String(variant.causal))}
 ${PACK}
 ${["query", "key", "value", "gradient"].map((name) => loadEight(variant, name)).join("\n")}
 ${results.map((name) => storeEight(variant, name)).join("\n")}`,
     main: `
-  ${attentionPrologue(variant, owner, OWNED_ROWS)}
+  ${attentionPrologue(owner, OWNED_ROWS)}
   let strip = ${scoresAt}u + subgroup * ${MATRIX * scoreStride}u;
   let row = lane / 2u;
   let half = lane % 2u;
   let own = rowBegin + subgroup * ${MATRIX}u + row;
-  ${ofQuery ? `let queryHead = head; let keyHead = head * ${keyHeads}u / ${heads}u;` : "let keyHead = head;"}
+  ${ofQuery ? `let queryHead = head; let keyHead = head * p.keyHeads / p.heads;` : "let keyHead = head;"}
   ${start("key", "keyHead")} ${start("value", "keyHead")}
   ${ofQuery ? `${start("query", "queryHead")} ${start("gradient", "queryHead")}` : ""}
   ${owned(x1!, "x")}
   ${owned(x2!, "z")}
-  ${sums.map((sum) => columns.map((j) => `var ${sum}${j}: subgroup_matrix_result<f32, ${MATRIX}, ${MATRIX}>;`).join(" ")).join("\n  ")}
+  ${sums.map((sum) => columns.map((j) => `var ${sum}${j} = ${ZERO};`).join(" ")).join("\n  ")}
   ${
     ofQuery
       ? `let limit = visible(own);
@@ -188,10 +194,11 @@ ${results.map((name) => storeEight(variant, name)).join("\n")}`,
   }
   let end = visible(min(rowBegin + ${OWNED_ROWS - 1}u, p.queryLength - 1u));
   ${loop("0u", "end")}`
-      : `let first = firstQuery(rowBegin) / ${block}u * ${block}u;
-  for (var queryHead = head * ${group}u; queryHead < (head + 1u) * ${group}u; queryHead++) {
+      : `let sharing = p.heads / p.keyHeads;
+  let firstBlock = firstQuery(rowBegin) / ${block}u * ${block}u;
+  for (var queryHead = head * sharing; queryHead < (head + 1u) * sharing; queryHead++) {
   ${start("query", "queryHead")} ${start("gradient", "queryHead")}
-  ${loop("first", "p.queryLength")}
+  ${loop("firstBlock", "p.queryLength")}
   }`
   }
   ${results.map((name, n) => store(name, sums[n]!, n === 0 ? " * p.scale" : "")).join("\n  ")}`,

@@ -20,7 +20,13 @@ import type { KernelSource } from "./source.ts";
 export const MATRIX = 16;
 export const LANES = 32;
 export const SUBGROUPS = 4;
-export const OWNED_ROWS = MATRIX * SUBGROUPS;
+export const OWNED_ROWS: number = MATRIX * SUBGROUPS;
+
+/**
+ * A matrix of zeros. Said outright: a declaration without a value is zeroed once a function, not once an iteration, by
+ * Dawn's SPIR-V for these types.
+ */
+export const ZERO: string = `subgroup_matrix_result<f32, ${MATRIX}, ${MATRIX}>()`;
 
 /** Extents of tiles for a head dimension; strides and sizes count 16-byte words. */
 export interface MatrixTile {
@@ -41,6 +47,12 @@ export function matrixTile(headDim: number): MatrixTile {
   const depth = Math.ceil(headDim / MATRIX) * MATRIX;
   const block = depth <= 64 ? 64 : 32;
   return { depth, block, rowStride: depth / 8 + 1, scoreStride: block / 4 + 2, weightStride: block / 8 + 1 };
+}
+
+/** Most bytes of workgroup memory that a kernel takes: the forward one. */
+export function matrixBytes(headDim: number): number {
+  const { block, rowStride, scoreStride, weightStride } = matrixTile(headDim);
+  return 16 * (2 * block * rowStride + OWNED_ROWS * (scoreStride + Math.max(rowStride, weightStride)));
 }
 
 /** A function that loads eight neighbours of a row as a word, zero beyond the head dimension. */
@@ -77,22 +89,35 @@ fn pack(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
   return vec4<u32>(bitcast<u32>(l.xy), bitcast<u32>(l.zw), bitcast<u32>(h.xy), bitcast<u32>(h.zw));
 }`;
 
-/** Stages `rows` rows of an operand from `begin`, at word `to`. */
-export function stageRows(
-  tile: MatrixTile,
-  name: string,
-  rows: number,
-  begin: string,
-  length: string,
-  to: number,
-): string {
+/** Rows of an operand to stage, from `begin`, at word `to`. */
+export interface Staged {
+  readonly name: string;
+  readonly rows: number;
+  readonly begin: string;
+  /** Rows that there are. */
+  readonly length: string;
+  readonly to: number;
+}
+
+/** Stages rows of operands. All loads are issued before the first store, so that their latencies overlap. */
+export function stageRows(tile: MatrixTile, ...operands: readonly Staged[]): string {
   const words = tile.depth / 8;
-  return `for (var index = t; index < ${rows * words}u; index += ${LANES * SUBGROUPS}u) {
-      let r = index / ${words}u;
-      let d = index % ${words}u;
-      var eight = vec4<u32>();
-      if (${begin} + r < ${length}) { eight = load_${name}(${name}Start + (${begin} + r) * p.${name}Row, d * 8u); }
-      tile[${to}u + r * ${tile.rowStride}u + d] = eight;
+  const threads = LANES * SUBGROUPS;
+  const steps = operands.flatMap((operand, n) =>
+    range(Math.ceil((operand.rows * words) / threads)).map((i) => ({ operand, i, value: `eight${n}_${i}` })),
+  );
+  const place = (i: number): string =>
+    `let r = (t + ${i * threads}u) / ${words}u; let d = (t + ${i * threads}u) % ${words}u;`;
+  const loads = steps.map(({ operand: { name, begin, length }, i, value }) => {
+    const row = `${name}Start + (${begin} + r) * p.${name}Row`;
+    return `var ${value} = vec4<u32>(); { ${place(i)} if (${begin} + r < ${length}) { ${value} = load_${name}(${row}, d * 8u); } }`;
+  });
+  const stores = steps.map(({ operand: { rows, to }, i, value }) => {
+    const guard = (i + 1) * threads <= rows * words ? "" : `if (r < ${rows}u)`;
+    return `{ ${place(i)} ${guard} { tile[${to}u + r * ${tile.rowStride}u + d] = ${value}; } }`;
+  });
+  return `{
+      ${[...loads, ...stores].join("\n      ")}
     }`;
 }
 
@@ -102,7 +127,10 @@ const load = (side: "left" | "right", order: "row_major" | "col_major", at: stri
 /** Loads the subgroup's rows, staged at word `at`, as left matrices `name0`, `name1`, ... along the depth. */
 export function loadOwned(tile: MatrixTile, name: string, at: number): string {
   return range(tile.depth / MATRIX)
-    .map((d) => `let ${name}${d} = ${load("left", "row_major", `${at}u + subgroup * ${MATRIX * tile.rowStride}u + ${2 * d}u`, tile.rowStride)};`)
+    .map(
+      (d) =>
+        `let ${name}${d} = ${load("left", "row_major", `${at}u + subgroup * ${MATRIX * tile.rowStride}u + ${2 * d}u`, tile.rowStride)};`,
+    )
     .join(" ");
 }
 
@@ -114,7 +142,7 @@ export function scores(tile: MatrixTile, owned: string, rowsAt: number): string 
         (d) =>
           `s = subgroupMatrixMultiplyAccumulate(${owned}${d}, ${load("right", "col_major", `${rowsAt + j * MATRIX * tile.rowStride + 2 * d}u`, tile.rowStride)}, s);`,
       );
-      return `{ var s: subgroup_matrix_result<f32, ${MATRIX}, ${MATRIX}>; ${steps.join(" ")} subgroupMatrixStore<row_major>(&tile, strip + ${4 * j}u, s, ${tile.scoreStride}u); }`;
+      return `{ var s = ${ZERO}; ${steps.join(" ")} subgroupMatrixStore<row_major>(&tile, strip + ${4 * j}u, s, ${tile.scoreStride}u); }`;
     })
     .join("\n    ");
 }
@@ -127,7 +155,13 @@ export function loadWeights(tile: MatrixTile, name: string, at: string): string 
 }
 
 /** Adds weights times staged rows to \`result\`, for the depths of matrix \`column\`. */
-export function weigh(tile: MatrixTile, weights: string, rowsAt: number, column: number, result: string): string {
+export function weigh(
+  tile: MatrixTile,
+  weights: string,
+  rowsAt: number,
+  column: number,
+  result: string,
+): string {
   return range(tile.block / MATRIX)
     .map(
       (k) =>
@@ -143,7 +177,7 @@ export function chunksOf(columns: number): readonly number[] {
 
 /** The forward kernel for a variant. */
 export function attentionMatrix(variant: AttentionVariant): KernelSource {
-  const { heads, keyHeads, headDim, stats } = variant;
+  const { headDim, stats } = variant;
   const tile = matrixTile(headDim);
   const { depth, block, rowStride, scoreStride, weightStride } = tile;
   const valuesAt = block * rowStride;
@@ -154,6 +188,7 @@ export function attentionMatrix(variant: AttentionVariant): KernelSource {
   const width = Math.min(depth, block);
   const turns = range(Math.ceil(depth / width));
   const columnsOf = (turn: number): number => Math.min(width, depth - turn * width);
+  const keys = { rows: block, begin: "begin", length: "p.keyLength" } as const;
   const own = chunksOf(depth);
   const chunk = (i: number): string => `(half + ${2 * i}u)`;
   const scoreAt = (i: number): string => `strip + row * ${scoreStride}u + 2u * ${chunk(i)}`;
@@ -162,7 +197,7 @@ export function attentionMatrix(variant: AttentionVariant): KernelSource {
   const parts = chunksOf(block).flatMap((i) => [0, 1].map((part) => ({ i, part, name: `s${i}_${part}` })));
   return {
     name: `attention matrix ${attentionName(variant)}`,
-    operands: attentionOperands(variant, 8, {
+    operands: attentionOperands(variant.vector ? "vec4<u32>" : "f16", variant.stats, {
       query: "read",
       key: "read",
       value: "read",
@@ -174,13 +209,13 @@ export function attentionMatrix(variant: AttentionVariant): KernelSource {
     features: ["f16", "subgroups", "subgroup-matrix"],
     declarations: `
 var<workgroup> tile: array<vec4<u32>, ${size}>;
-${attentionFunctions(variant)}
+${attentionFunctions(String(variant.causal))}
 ${PACK}
 ${["query", "key", "value"].map((name) => loadEight(variant, name)).join("\n")}
 ${storeEight(variant, "out")}`,
     main: `
-  ${attentionPrologue(variant, "query", OWNED_ROWS)}
-  let keyHead = head * ${keyHeads}u / ${heads}u;
+  ${attentionPrologue("query", OWNED_ROWS)}
+  let keyHead = head * p.keyHeads / p.heads;
   let queryStart = batch * p.queryBatch + head * ${headDim}u;
   let keyStart = batch * p.keyBatch + keyHead * ${headDim}u;
   let valueStart = batch * p.valueBatch + keyHead * ${headDim}u;
@@ -190,7 +225,7 @@ ${storeEight(variant, "out")}`,
   let half = lane % 2u;
   let query = rowBegin + subgroup * ${MATRIX}u + row;
   let limit = visible(query);
-  ${stageRows(tile, "query", OWNED_ROWS, "rowBegin", "p.queryLength", queriesAt)}
+  ${stageRows(tile, { name: "query", rows: OWNED_ROWS, begin: "rowBegin", length: "p.queryLength", to: queriesAt })}
   workgroupBarrier();
   ${loadOwned(tile, "q", queriesAt)}
   var peak = LOWEST;
@@ -199,8 +234,7 @@ ${storeEight(variant, "out")}`,
   let end = visible(min(rowBegin + ${OWNED_ROWS - 1}u, p.queryLength - 1u));
   for (var begin = 0u; begin < end; begin += ${block}u) {
     workgroupBarrier();
-    ${stageRows(tile, "key", block, "begin", "p.keyLength", 0)}
-    ${stageRows(tile, "value", block, "begin", "p.keyLength", valuesAt)}
+    ${stageRows(tile, { name: "key", to: 0, ...keys }, { name: "value", to: valuesAt, ...keys })}
     workgroupBarrier();
     ${scores(tile, "q", 0)}
     workgroupBarrier();
@@ -234,7 +268,7 @@ ${storeEight(variant, "out")}`,
         const columns = columnsOf(turn);
         const products = range(columns / MATRIX).map(
           (j) =>
-            `{ var s: subgroup_matrix_result<f32, ${MATRIX}, ${MATRIX}>; ${weigh(tile, "w", valuesAt, (turn * width) / MATRIX + j, "s")} subgroupMatrixStore<row_major>(&tile, strip + ${4 * j}u, s, ${scoreStride}u); }`,
+            `{ var s = ${ZERO}; ${weigh(tile, "w", valuesAt, (turn * width) / MATRIX + j, "s")} subgroupMatrixStore<row_major>(&tile, strip + ${4 * j}u, s, ${scoreStride}u); }`,
         );
         const sums = chunksOf(columns).flatMap((i) =>
           [0, 1].map(

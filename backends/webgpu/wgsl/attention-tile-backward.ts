@@ -18,9 +18,11 @@ import {
   type Owner,
 } from "./attention-common.ts";
 import {
+  type AttentionTile,
   attentionTile,
   loadFour,
   range,
+  type Staged,
   scoreTile,
   stageRows,
   stageWeights,
@@ -31,34 +33,48 @@ import {
 } from "./attention-tile.ts";
 import type { KernelSource } from "./source.ts";
 
-/** The kernel for a variant and the rows that it owns. */
-export function attentionTiledBackward(variant: AttentionVariant, owner: Owner): KernelSource {
-  const { heads, keyHeads, headDim } = variant;
+/**
+ * The kernel for a variant and the rows that it owns.
+ *
+ * @param resident owned rows stay in workgroup memory; otherwise they are staged again for every block, one operand after
+ * the other, which takes less of it
+ */
+export function attentionTiledBackward(
+  variant: AttentionVariant,
+  owner: Owner,
+  resident: boolean,
+): KernelSource {
+  const { headDim } = variant;
   const tile = attentionTile(headDim);
-  const { rows, depth, quads, slices } = tile;
+  const { rows, quads, slices } = tile;
   const own = quads.flatMap((q) => range(4).map((r) => q * 4 + r));
   const ofQuery = owner === "query";
   const [x1, x2, y1, y2] = ofQuery
     ? ["query", "gradient", "key", "value"]
     : ["key", "value", "query", "gradient"];
   const [xLength, yLength] = ofQuery ? ["p.queryLength", "p.keyLength"] : ["p.keyLength", "p.queryLength"];
-  // Deep heads do not fit twice: their owned rows are staged again for every block, one after the other.
-  const resident = depth <= 64;
-  const xSize = (depth * rows) / 4;
-  const ySize = (TILE_COLUMNS * Math.max(depth, rows)) / 4;
-  const [x1At, x2At] = [0, resident ? xSize : 0];
-  const y1At = x2At + xSize;
-  const y2At = resident ? y1At + ySize : y1At;
-  const rowsAt = y1At + ySize;
-  const size = rowsAt + (resident ? ySize : (TILE_COLUMNS * depth) / 4);
-  const stageX = (name: string, to: number): string =>
-    stageRows(tile, name, rows, "rowBegin", xLength, `${name}Start`, to, true);
-  const stageY = (name: string, to: number, transposed: boolean): string =>
-    stageRows(tile, name, TILE_COLUMNS, "begin", yLength, `${name}Start`, to, transposed);
+  const { x1At, x2At, y1At, y2At, rowsAt, size } = arena(tile, resident);
+  const ownRows = (name: string, to: number): Staged => ({
+    name,
+    rows,
+    begin: "rowBegin",
+    length: xLength!,
+    to,
+    transposed: true,
+  });
+  const block = (name: string, to: number, transposed: boolean): Staged => ({
+    name,
+    rows: TILE_COLUMNS,
+    begin: "begin",
+    length: yLength!,
+    to,
+    transposed,
+  });
+  const stage = (...operands: readonly Staged[]): string => stageRows(tile, ...operands);
   const rowOf = (i: number): string => `rowBegin + ${Math.floor(i / 4) * 32 + (i % 4)}u + down * 4u`;
   const start = (name: string, head: string): string =>
     `let ${name}Start = batch * p.${name}Batch + ${head} * ${headDim}u;`;
-  const statistics = (row: string): string => `(batch * ${heads}u + queryHead) * p.queryLength + ${row}`;
+  const statistics = (row: string): string => `(batch * p.heads + queryHead) * p.queryLength + ${row}`;
   const weights = own.map((i) =>
     ofQuery
       ? `{
@@ -94,20 +110,22 @@ export function attentionTiledBackward(variant: AttentionVariant, owner: Owner):
   const loop = (begin: string, end: string): string => `
   for (var begin = ${begin}; begin < ${end}; begin += ${TILE_COLUMNS}u) {
     workgroupBarrier();
-    ${resident ? "" : stageX(x1!, x1At)}
-    ${stageY(y1!, y1At, true)}
-    ${resident ? stageY(y2!, y2At, true) : ""}
+    ${
+      resident
+        ? stage(block(y1!, y1At, true), block(y2!, y2At, true))
+        : stage(ownRows(x1!, x1At)) + stage(block(y1!, y1At, true))
+    }
     workgroupBarrier();
     ${own.map((i) => `var s${i} = vec4<f32>(); var g${i} = vec4<f32>();`).join(" ")}
     ${scoreTile(tile, "s", x1At, y1At)}
-    ${resident ? "" : `workgroupBarrier();\n    ${stageX(x2!, x2At)}\n    ${stageY(y2!, y2At, true)}\n    workgroupBarrier();`}
+    ${resident ? "" : `workgroupBarrier();\n    ${stage(ownRows(x2!, x2At))}\n    ${stage(block(y2!, y2At, true))}\n    workgroupBarrier();`}
     ${scoreTile(tile, "g", x2At, y2At)}
     let others = vec4<u32>(begin + across * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
     ${ofQuery ? "" : columnStatistics}
     ${weights.join("\n    ")}
     workgroupBarrier();
     ${stageWeights(tile, "g", y1At)}
-    ${stageY(y1!, rowsAt, false)}
+    ${stage(block(y1!, rowsAt, false))}
     workgroupBarrier();
     ${weighRows(tile, "a", y1At, rowsAt)}
     ${
@@ -115,47 +133,51 @@ export function attentionTiledBackward(variant: AttentionVariant, owner: Owner):
         ? ""
         : `workgroupBarrier();
     ${stageWeights(tile, "s", y1At)}
-    ${stageY(y2!, rowsAt, false)}
+    ${stage(block(y2!, rowsAt, false))}
     workgroupBarrier();
     ${weighRows(tile, "b", y1At, rowsAt)}`
     }
   }`;
   const results = ofQuery ? ["dQuery"] : ["dKey", "dValue"];
-  const group = heads / keyHeads;
   return {
     name: `attention tile-${owner} ${attentionName(variant)}`,
-    operands: attentionOperands(variant, 4, {
-      query: "read",
-      key: "read",
-      value: "read",
-      gradient: "read",
-      ...Object.fromEntries(results.map((name) => [name, "write"] as const)),
-      lse: "lse",
-      delta: "delta",
-    }),
+    operands: attentionOperands(
+      variant.vector ? `vec4<${variant.element}>` : variant.element,
+      variant.stats,
+      {
+        query: "read",
+        key: "read",
+        value: "read",
+        gradient: "read",
+        ...Object.fromEntries(results.map((name) => [name, "write"] as const)),
+        lse: "lse",
+        delta: "delta",
+      },
+    ),
     params: attentionParams("query", "key", "value", "gradient", ...results),
     workgroup: TILE_THREADS,
     declarations: `
 var<workgroup> tile: array<vec4<f32>, ${size}>;
-${attentionFunctions(variant)}
+${attentionFunctions(String(variant.causal))}
 ${["query", "key", "value", "gradient"].map((name) => loadFour(variant, name)).join("\n")}
 ${results.map((name) => storeFour(variant, name)).join("\n")}`,
     main: `
-  ${attentionPrologue(variant, owner, rows)}
+  ${attentionPrologue(owner, rows)}
   let across = t % 8u;
   let down = t / 8u;
   ${own.map((i) => slices.map((j) => `var a${i}_${j} = vec4<f32>(); ${ofQuery ? "" : `var b${i}_${j} = vec4<f32>();`}`).join(" ")).join("\n  ")}
-  ${ofQuery ? `let queryHead = head; let keyHead = head * ${keyHeads}u / ${heads}u;` : "let keyHead = head;"}
+  ${ofQuery ? `let queryHead = head; let keyHead = head * p.keyHeads / p.heads;` : "let keyHead = head;"}
   ${start("key", "keyHead")} ${start("value", "keyHead")}
   ${ofQuery ? `${start("query", "queryHead")} ${start("gradient", "queryHead")}` : ""}
-  ${resident ? `${stageX(x1!, x1At)}\n  ${stageX(x2!, x2At)}` : ""}
+  ${resident ? stage(ownRows(x1!, x1At)) + stage(ownRows(x2!, x2At)) : ""}
   ${
     ofQuery
       ? `${rowStatistics}
   let end = visible(min(rowBegin + ${rows - 1}u, p.queryLength - 1u));
   ${loop("0u", "end")}`
-      : `let first = firstQuery(rowBegin) / ${TILE_COLUMNS}u * ${TILE_COLUMNS}u;
-  for (var queryHead = head * ${group}u; queryHead < (head + 1u) * ${group}u; queryHead++) {
+      : `let sharing = p.heads / p.keyHeads;
+  let first = firstQuery(rowBegin) / ${TILE_COLUMNS}u * ${TILE_COLUMNS}u;
+  for (var queryHead = head * sharing; queryHead < (head + 1u) * sharing; queryHead++) {
   ${start("query", "queryHead")} ${start("gradient", "queryHead")}
   ${loop("first", "p.queryLength")}
   }`
@@ -177,4 +199,29 @@ ${results.map((name) => storeFour(variant, name)).join("\n")}`,
     )
     .join("\n  ")}`,
   };
+}
+
+/** Where things lie in workgroup memory, in vectors. Weights and rows take the place of what scores were made of. */
+function arena(
+  { depth, rows }: AttentionTile,
+  resident: boolean,
+): Readonly<Record<"x1At" | "x2At" | "y1At" | "y2At" | "rowsAt" | "size", number>> {
+  const x = (depth * rows) / 4;
+  const y = (TILE_COLUMNS * Math.max(depth, rows)) / 4;
+  const x2At = resident ? x : 0;
+  const y1At = x2At + x;
+  const rowsAt = y1At + y;
+  return {
+    x1At: 0,
+    x2At,
+    y1At,
+    y2At: resident ? rowsAt : y1At,
+    rowsAt,
+    size: rowsAt + (resident ? y : (TILE_COLUMNS * depth) / 4),
+  };
+}
+
+/** Bytes of workgroup memory; the forward kernel takes no more. */
+export function backwardBytes(headDim: number, resident: boolean): number {
+  return 16 * arena(attentionTile(headDim), resident).size;
 }

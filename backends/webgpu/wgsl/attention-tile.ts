@@ -60,85 +60,107 @@ export function storeFour(variant: AttentionVariant, name: string): string {
   return `fn store_${name}(rowStart: u32, d: u32, four: vec4<f32>) {\n  ${body}\n}`;
 }
 
-/** Stages `rows` rows of an operand from `begin` in workgroup memory at vector `to`, transposed (depth-major) or not. */
-export function stageRows(
-  tile: AttentionTile,
-  name: string,
-  rows: number,
-  begin: string,
-  length: string,
-  headStart: string,
-  to: number,
-  transposed: boolean,
-): string {
+/** Rows of an operand to stage in workgroup memory. */
+export interface Staged {
+  readonly name: string;
+  readonly rows: number;
+  /** First row, and rows that there are. */
+  readonly begin: string;
+  readonly length: string;
+  /** First vector in workgroup memory. */
+  readonly to: number;
+  /** Depth-major, for products along the depth; row by row otherwise. */
+  readonly transposed: boolean;
+}
+
+/**
+ * Stages rows of operands. All loads are issued before the first store, so that their latencies overlap. Depth-major
+ * vectors are swizzled by their depth, as weights are by their column: neither stores nor loads meet in a bank.
+ */
+export function stageRows(tile: AttentionTile, ...operands: readonly Staged[]): string {
   const deep = tile.depth / 4;
-  const [r, d] = transposed ? [`index % ${rows}u`, `index / ${rows}u`] : [`index / ${deep}u`, `index % ${deep}u`];
-  const store = transposed
-    ? range(4)
-        .map((j) => `tile[${to}u + (d * 4u + ${j}u) * ${rows / 4}u + (r >> 2u)][r & 3u] = four[${j}];`)
-        .join(" ")
-    : `tile[${to}u + r * ${deep}u + d] = four;`;
-  return `for (var index = t; index < ${rows * deep}u; index += ${TILE_THREADS}u) {
-      let r = ${r};
-      let d = ${d};
-      var four = vec4<f32>();
-      if (${begin} + r < ${length}) { four = load_${name}(${headStart} + (${begin} + r) * p.${name}Row, d * 4u); }
-      ${store}
+  const steps = operands.flatMap((operand, n) =>
+    range((operand.rows * deep) / TILE_THREADS).map((i) => ({ operand, i, value: `four${n}_${i}` })),
+  );
+  const place = (i: number): string =>
+    `let r = (t + ${i * TILE_THREADS}u) / ${deep}u; let d = (t + ${i * TILE_THREADS}u) % ${deep}u;`;
+  const loads = steps.map(({ operand: { name, begin, length }, i, value }) => {
+    const row = `${name}Start + (${begin} + r) * p.${name}Row`;
+    return `var ${value} = vec4<f32>(); { ${place(i)} if (${begin} + r < ${length}) { ${value} = load_${name}(${row}, d * 4u); } }`;
+  });
+  const stores = steps.map(({ operand: { rows, to, transposed }, i, value }) => {
+    const each = transposed
+      ? range(4).map(
+          (j) =>
+            `tile[${to}u + (d * 4u + ${j}u) * ${rows / 4}u + ((r >> 2u) ^ (d & 7u))][r & 3u] = ${value}[${j}];`,
+        )
+      : [`tile[${to}u + r * ${deep}u + d] = ${value};`];
+    return `{ ${place(i)} ${each.join(" ")} }`;
+  });
+  return `{
+      ${[...loads, ...stores].join("\n      ")}
     }`;
 }
 
-/** Products of staged rows (depth-major, `rows` wide) and staged columns: `name0` to `name(rows-1)`, four columns each. */
+/** Products of staged rows and staged columns, both depth-major: added to `name0`, `name1`, ..., four columns each. */
 export function scoreTile(tile: AttentionTile, name: string, rowsAt: number, columnsAt: number): string {
   const { rows, quads, depth } = tile;
-  return `for (var d = 0u; d < ${depth}u; d++) {
-      let y = tile[${columnsAt}u + d * ${TILE_COLUMNS / 4}u + across];
-      ${quads.map((q) => `let x${q} = tile[${rowsAt}u + d * ${rows / 4}u + ${q * 8}u + down];`).join(" ")}
-      ${quads.flatMap((q) => range(4).map((r) => `${name}${q * 4 + r} = fma(vec4<f32>(x${q}[${r}]), y, ${name}${q * 4 + r});`)).join(" ")}
+  const step = (j: number): string => `{
+        let y = tile[${columnsAt}u + (d * 4u + ${j}u) * ${TILE_COLUMNS / 4}u + (across ^ twist)];
+        ${quads.map((q) => `let x${q} = tile[${rowsAt}u + (d * 4u + ${j}u) * ${rows / 4}u + ${q * 8}u + (down ^ twist)];`).join(" ")}
+        ${quads.flatMap((q) => range(4).map((r) => `${name}${q * 4 + r} = fma(vec4<f32>(x${q}[${r}]), y, ${name}${q * 4 + r});`)).join(" ")}
+      }`;
+  return `for (var d = 0u; d < ${depth / 4}u; d++) {
+      let twist = d & 7u;
+      ${range(4).map(step).join("\n      ")}
     }`;
 }
 
-/** Adds staged weights (column-major: `TILE_COLUMNS` x rows) times staged rows (`TILE_COLUMNS` x depth) to `name`. */
+/** Adds staged weights (column-major) times staged rows (row by row) to `name0_0`, ...: row, then group of depths. */
 export function weighRows(tile: AttentionTile, name: string, weightsAt: number, rowsAt: number): string {
   const { rows, quads, slices, depth } = tile;
-  return `for (var s = 0u; s < ${TILE_COLUMNS}u; s++) {
-      ${slices.map((j) => `let y${j} = tile[${rowsAt}u + s * ${depth / 4}u + ${j * 8}u + across];`).join(" ")}
-      ${quads.map((q) => `let x${q} = tile[${weightsAt}u + s * ${rows / 4}u + ${q * 8}u + down];`).join(" ")}
-      ${quads
-        .flatMap((q) =>
-          range(4).flatMap((r) =>
-            slices.map(
-              (j) => `${name}${q * 4 + r}_${j} = fma(vec4<f32>(x${q}[${r}]), y${j}, ${name}${q * 4 + r}_${j});`,
+  const step = (c: number): string => `{
+        ${slices.map((j) => `let y${j} = tile[${rowsAt}u + (s * 4u + ${c}u) * ${depth / 4}u + ${j * 8}u + across];`).join(" ")}
+        ${quads.map((q) => `let x${q} = tile[${weightsAt}u + (s * 4u + ${c}u) * ${rows / 4}u + ${q * 8}u + (down ^ s)];`).join(" ")}
+        ${quads
+          .flatMap((q) =>
+            range(4).flatMap((r) =>
+              slices.map(
+                (j) =>
+                  `${name}${q * 4 + r}_${j} = fma(vec4<f32>(x${q}[${r}]), y${j}, ${name}${q * 4 + r}_${j});`,
+              ),
             ),
-          ),
-        )
-        .join(" ")}
+          )
+          .join(" ")}
+      }`;
+  return `for (var s = 0u; s < ${TILE_COLUMNS / 4}u; s++) {
+      ${range(4).map(step).join("\n      ")}
     }`;
 }
 
-/** Stages a thread's tile (rows by four columns) column-major, as \`weighRows\` reads it. */
+/** Stages a thread's tile (rows by four columns) column-major, as `weighRows` reads it. */
 export function stageWeights(tile: AttentionTile, name: string, to: number): string {
   const { rows, quads } = tile;
   return quads
     .flatMap((q) =>
-      range(4).map(
-        (c) =>
-          `tile[${to}u + (across * 4u + ${c}u) * ${rows / 4}u + ${q * 8}u + down] = vec4<f32>(${range(4)
-            .map((r) => `${name}${q * 4 + r}[${c}]`)
-            .join(", ")});`,
-      ),
+      range(4).map((c) => {
+        const column = range(4).map((r) => `${name}${q * 4 + r}[${c}]`);
+        return `tile[${to}u + (across * 4u + ${c}u) * ${rows / 4}u + ${q * 8}u + (down ^ across)] = vec4<f32>(${column.join(", ")});`;
+      }),
     )
     .join(" ");
 }
 
-/** The kernel for a variant, with its workgroup memory in bytes. */
+/** The forward kernel for a variant. */
 export function attentionTiled(variant: AttentionVariant): KernelSource {
-  const { heads, keyHeads, headDim, stats } = variant;
+  const { headDim, stats } = variant;
   const tile = attentionTile(headDim);
   const { rows, depth, quads, slices } = tile;
   const own = quads.flatMap((q) => range(4).map((r) => q * 4 + r));
   const keysAt = (depth * rows) / 4;
   const valuesAt = keysAt + (TILE_COLUMNS * Math.max(depth, rows)) / 4;
   const size = valuesAt + (TILE_COLUMNS * depth) / 4;
+  const block = { rows: TILE_COLUMNS, begin: "begin", length: "p.keyLength" } as const;
   const rowOf = (i: number): string => `rowBegin + ${Math.floor(i / 4) * 32 + (i % 4)}u + down * 4u`;
   const softmax = own.map(
     (i) => `{
@@ -160,36 +182,39 @@ export function attentionTiled(variant: AttentionVariant): KernelSource {
   );
   return {
     name: `attention tile ${attentionName(variant)}`,
-    operands: attentionOperands(variant, 4, {
-      query: "read",
-      key: "read",
-      value: "read",
-      out: "write",
-      lse: "lse write",
-    }),
+    operands: attentionOperands(
+      variant.vector ? `vec4<${variant.element}>` : variant.element,
+      variant.stats,
+      {
+        query: "read",
+        key: "read",
+        value: "read",
+        out: "write",
+        lse: "lse write",
+      },
+    ),
     params: attentionParams("query", "key", "value", "out"),
     workgroup: TILE_THREADS,
     features: ["subgroups"],
     declarations: `
 var<workgroup> tile: array<vec4<f32>, ${size}>;
-${attentionFunctions(variant)}
+${attentionFunctions(String(variant.causal))}
 ${["query", "key", "value"].map((name) => loadFour(variant, name)).join("\n")}
 ${storeFour(variant, "out")}`,
     main: `
-  ${attentionPrologue(variant, "query", rows)}
+  ${attentionPrologue("query", rows)}
   let across = t % 8u;
   let down = t / 8u;
-  let keyHead = head * ${keyHeads}u / ${heads}u;
+  let keyHead = head * p.keyHeads / p.heads;
   let queryStart = batch * p.queryBatch + head * ${headDim}u;
   let keyStart = batch * p.keyBatch + keyHead * ${headDim}u;
   let valueStart = batch * p.valueBatch + keyHead * ${headDim}u;
   ${own.map((i) => `var peak${i} = LOWEST; var total${i} = 0.0; ${slices.map((j) => `var o${i}_${j} = vec4<f32>();`).join(" ")}`).join("\n  ")}
-  ${stageRows(tile, "query", rows, "rowBegin", "p.queryLength", "queryStart", 0, true)}
+  ${stageRows(tile, { name: "query", rows, begin: "rowBegin", length: "p.queryLength", to: 0, transposed: true })}
   let end = visible(min(rowBegin + ${rows - 1}u, p.queryLength - 1u));
   for (var begin = 0u; begin < end; begin += ${TILE_COLUMNS}u) {
     workgroupBarrier();
-    ${stageRows(tile, "key", TILE_COLUMNS, "begin", "p.keyLength", "keyStart", keysAt, true)}
-    ${stageRows(tile, "value", TILE_COLUMNS, "begin", "p.keyLength", "valueStart", valuesAt, false)}
+    ${stageRows(tile, { name: "key", to: keysAt, transposed: true, ...block }, { name: "value", to: valuesAt, transposed: false, ...block })}
     workgroupBarrier();
     ${own.map((i) => `var s${i} = vec4<f32>();`).join(" ")}
     ${scoreTile(tile, "s", 0, keysAt)}

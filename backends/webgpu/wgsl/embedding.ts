@@ -24,7 +24,10 @@ function indexAt(long: boolean): string {
   return `fn index_at(i: u32) -> u32 { ${body} }`;
 }
 
-/** One invocation a vector (or scalar) of the result. Indices outside the table give NaN: nothing can be thrown here. */
+/**
+ * One invocation a vector (or scalar) of the result; the table shown has `shown` rows from `base` on. Indices outside the
+ * whole table of `entries` rows give NaN: nothing can be thrown here.
+ */
 export const embeddingSource: (type: FloatType, wide: boolean, long: boolean) => KernelSource = memoized(
   (type: FloatType, wide: boolean, long: boolean): KernelSource => ({
     name: `embedding ${type}${wide ? "x4" : ""}${long ? " long" : ""}`,
@@ -33,7 +36,7 @@ export const embeddingSource: (type: FloatType, wide: boolean, long: boolean) =>
       { name: "indices", type: "u32" },
       { name: "out", type: rowElement(type, wide), write: true },
     ],
-    params: { n: "u32", vectors: "u32", entries: "u32" },
+    params: { n: "u32", vectors: "u32", base: "u32", shown: "u32", entries: "u32" },
     workgroup: EMBEDDING_WORKGROUP,
     declarations: `${SPECIAL}${indexAt(long)}`,
     main: `
@@ -41,7 +44,8 @@ export const embeddingSource: (type: FloatType, wide: boolean, long: boolean) =>
       if (i >= p.n) { return; }
       let index = index_at(i / p.vectors);
       if (index >= p.entries) { $out[p.out_at + i] = ${rowElement(type, wide)}(${type}(nan())); return; }
-      $out[p.out_at + i] = $table[p.table_at + index * p.vectors + i % p.vectors];
+      if (index < p.base || index - p.base >= p.shown) { return; }
+      $out[p.out_at + i] = $table[p.table_at + (index - p.base) * p.vectors + i % p.vectors];
     `,
   }),
 );
@@ -51,8 +55,8 @@ const INDICES_EACH = 4;
 const TILE = EMBEDDING_WORKGROUP * INDICES_EACH;
 
 /**
- * One workgroup for each position and block of columns; the grid is [blocks, positions]. Rows that nobody picked keep
- * what they have.
+ * One workgroup for each position and block of columns. The table shown has `shown` rows from `base` on, and what the
+ * positions give is added to it.
  */
 export const embeddingBackwardSource: (type: FloatType, wide: boolean, long: boolean) => KernelSource =
   memoized((type: FloatType, wide: boolean, long: boolean): KernelSource => {
@@ -65,7 +69,7 @@ export const embeddingBackwardSource: (type: FloatType, wide: boolean, long: boo
         { name: "indices", type: "u32" },
         { name: "table", type: element, write: true },
       ],
-      params: { positions: "u32", vectors: "u32", entries: "u32", blocks: "u32" },
+      params: { positions: "u32", vectors: "u32", base: "u32", shown: "u32", blocks: "u32" },
       workgroup: EMBEDDING_WORKGROUP,
       declarations: `
 ${indexAt(long)}
@@ -77,7 +81,9 @@ var<workgroup> earlier: u32;
         let column = (group % p.blocks) * ${EMBEDDING_WORKGROUP}u + t;
         if (own >= p.positions) { return; }
         let index = index_at(own);
-        if (index >= p.entries) { return; }
+        if (index < p.base || index - p.base >= p.shown) { return; }
+        if (t == 0u) { earlier = 0u; }
+        workgroupBarrier();
         for (var first = 0u; first < own; first += ${TILE}u) {
           var seen = false;
           for (var j = t; j < ${TILE}u; j += ${EMBEDDING_WORKGROUP}u) {
@@ -106,7 +112,10 @@ var<workgroup> earlier: u32;
           }
           workgroupBarrier();
         }
-        if (column < p.vectors) { $table[p.table_at + index * p.vectors + column] = ${element}(sum); }
+        if (column < p.vectors) {
+          let at = p.table_at + (index - p.base) * p.vectors + column;
+          $table[at] = ${element}(${value}($table[at]) + sum);
+        }
       `,
     };
   });

@@ -12,6 +12,9 @@ import type { KernelSource } from "./source.ts";
 /** Invocations of a workgroup. */
 export const MAP_WORKGROUP = 256;
 
+const WIDE = "alias V = vec4<f32>; alias U = vec4<u32>; alias B = vec4<bool>;\n";
+const NARROW = "alias V = f32; alias U = u32; alias B = bool;\n";
+
 /** What a map computes. */
 export interface MapKernel {
   readonly name: string;
@@ -44,7 +47,6 @@ export function mapKernel(kernel: MapKernel, type: FloatType, wide: boolean): Ke
     .concat(kernel.outputs.map((name) => `$${name}[p.${name}_at + i][j] = ${name}_part[j];`))
     .concat("}")
     .join(" ");
-  const common = wide ? "vec4<f32>" : "f32";
   const element = (name: string) => (wide ? (`vec4<${of(name)}>` as const) : of(name));
   return {
     name: `${kernel.name} ${type}${wide ? "x4" : ""}`,
@@ -54,7 +56,7 @@ export function mapKernel(kernel: MapKernel, type: FloatType, wide: boolean): Ke
     ],
     params: { n: "u32", ...(wide ? { lead: "u32" } : {}), ...kernel.params },
     workgroup: MAP_WORKGROUP,
-    declarations: `alias V = ${common};\n${kernel.declarations ?? ""}`,
+    declarations: `${wide ? WIDE : NARROW}${kernel.declarations ?? ""}`,
     main: `
       let i = group * ${MAP_WORKGROUP}u + t;
       ${wide ? "let first = 4u * i; if (first >= p.lead + p.n) { return; }" : "if (i >= p.n) { return; }"}

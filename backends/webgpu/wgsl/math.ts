@@ -22,8 +22,10 @@ fn max_or_nan(a: f32, b: f32) -> f32 {
 }
 `;
 
-/** Functions of one argument over `V`. */
+/** Functions of one argument over `V`, with `U` and `B` the unsigned and boolean forms of it. */
 export const FUNCTIONS = `
+// Below zero and a number, by its bits: compilers turn a comparison into a maximum, which loses NaN.
+fn is_negative(x: V) -> B { let bits = bitcast<U>(x); return (bits > U(0x80000000u)) & (bits <= U(0xff800000u)); }
 fn sigmoid(x: V) -> V { return V(1) / (V(1) + exp(-x)); }
 // Near 0 the quotient cancels: a Taylor series there.
 fn tanh_exact(x: V) -> V {
@@ -65,7 +67,7 @@ export const UNARY: Readonly<Record<UnaryOp, string>> = {
   sqrt: "sqrt(x)",
   tanh: "tanh_exact(x)",
   sigmoid: "sigmoid(x)",
-  relu: "select(x, V(0), x < V(0))",
+  relu: "select(x, V(0), is_negative(x))",
   gelu: "x * normal_cdf(x)",
   geluTanh: "x * gelu_gate(x)",
   silu: "x * sigmoid(x)",

@@ -98,7 +98,12 @@ export function prologue(blockM: number, blockN: number): string {
 }
 
 /** `emit(row, column, outBase, value)`: scales four neighbours of a row, adds bias and what was there, and stores them. */
-export function epilogue({ out, outVector, bias, accumulate }: MatmulVariant): string {
+export function epilogue({
+  out,
+  outVector,
+  bias,
+  accumulate,
+}: Pick<MatmulVariant, "out" | "outVector" | "bias" | "accumulate">): string {
   if (outVector) {
     const biases = [0, 1, 2, 3].map((j) => `f32($bias[first + ${j}u])`).join(", ");
     return `

@@ -212,3 +212,8 @@ function loadDeep(
     )
     .join(" ");
 }
+
+/** Most bytes of workgroup memory that a tile takes, in any layout. */
+export function tileBytes(tile: TileShape): number {
+  return 2 * 4 * tile.k * (tile.m + tile.n + 8);
+}

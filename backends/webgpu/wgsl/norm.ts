@@ -5,7 +5,7 @@
  */
 import { memoized } from "../memo.ts";
 import type { FloatType } from "../spans.ts";
-import { eachVector, rowElement, rowPrelude, rowStore, workgroupReduction } from "./rows.ts";
+import { rowElement, rowPasses, rowPrelude, rowStore, workgroupReduction } from "./rows.ts";
 import { ROW, ROW_PARAMS } from "./softmax.ts";
 import type { KernelSource, Operand } from "./source.ts";
 
@@ -34,6 +34,7 @@ export const layerNormSource: (
   access: ScaleAccess,
   biased: boolean,
   workgroup: number,
+  kept: number,
   subgroups: boolean,
 ) => KernelSource = memoized(
   (
@@ -43,13 +44,15 @@ export const layerNormSource: (
     access: ScaleAccess,
     biased: boolean,
     workgroup: number,
+    kept: number,
     subgroups: boolean,
   ): KernelSource => {
     const reduction = workgroupReduction(workgroup, subgroups);
+    const { first, again } = rowPasses(workgroup, kept, { x: "V($x[p.x_at + b])" });
     const scales = biased ? ["weight", "bias"] : ["weight"];
-    const scaled = "(v - V(mean)) * V(rstd) * load_weight(b, begin, p.columns)";
+    const scaled = "(x - V(mean)) * V(rstd) * load_weight(b, begin, p.columns)";
     return {
-      name: `layer-norm ${type}${wide ? "x4" : ""} ${statType} ${access}${biased ? " biased" : ""} ${workgroup}`,
+      name: `layer-norm ${type}${wide ? "x4" : ""} ${statType} ${access}${biased ? " biased" : ""} ${workgroup} ${kept}`,
       operands: [
         { name: "x", type: rowElement(type, wide) },
         { name: "out", type: rowElement(type, wide), write: true },
@@ -68,22 +71,16 @@ export const layerNormSource: (
       main: `
         ${ROW}
         var s = 0.0;
-        ${eachVector(workgroup)} { s += sum_of(select(V(0), V($x[p.x_at + b]), inside(b, begin, end))); }
+        ${first("s += sum_of(select(V(0), x, inside(b, begin, end)));")}
         let mean = ${reduction.sum("s")} / f32(p.columns);
         var squares = 0.0;
-        ${eachVector(workgroup)} {
-          let d = select(V(0), V($x[p.x_at + b]) - V(mean), inside(b, begin, end));
-          squares += sum_of(d * d);
-        }
+        ${again("let d = select(V(0), x - V(mean), inside(b, begin, end)); squares += sum_of(d * d);")}
         let rstd = 1.0 / sqrt(${reduction.sum("squares")} / f32(p.columns) + p.eps);
         if (t == 0u) {
           $mean[p.mean_at + row] = ${statType}(mean);
           $rstd[p.rstd_at + row] = ${statType}(rstd);
         }
-        ${eachVector(workgroup)} {
-          let v = V($x[p.x_at + b]);
-          ${rowStore("out", type, wide, biased ? `${scaled} + load_bias(b, begin, p.columns)` : scaled)}
-        }
+        ${again(rowStore("out", type, wide, biased ? `${scaled} + load_bias(b, begin, p.columns)` : scaled))}
       `,
     };
   },
@@ -96,6 +93,7 @@ export const layerNormInputSource: (
   wide: boolean,
   access: ScaleAccess,
   workgroup: number,
+  kept: number,
   subgroups: boolean,
 ) => KernelSource = memoized(
   (
@@ -104,13 +102,14 @@ export const layerNormInputSource: (
     wide: boolean,
     access: ScaleAccess,
     workgroup: number,
+    kept: number,
     subgroups: boolean,
   ): KernelSource => {
     const reduction = workgroupReduction(workgroup, subgroups);
-    const terms = `
-      let g = V($gradient[p.gradient_at + b]) * load_weight(b, begin, p.columns);
-      let normal = (V($x[p.x_at + b]) - V(mean)) * V(rstd);
-    `;
+    const { first, again } = rowPasses(workgroup, kept, {
+      g: "V($gradient[p.gradient_at + b]) * load_weight(b, begin, p.columns)",
+      normal: "(V($x[p.x_at + b]) - V(mean)) * V(rstd)",
+    });
     return {
       name: `layer-norm-backward ${type}${wide ? "x4" : ""} ${statType} ${access} ${workgroup}`,
       operands: [
@@ -133,57 +132,56 @@ export const layerNormInputSource: (
         let rstd = f32($rstd[p.rstd_at + row]);
         var s = 0.0;
         var d = 0.0;
-        ${eachVector(workgroup)} {
-          ${terms}
+        ${first(`
           let mask = inside(b, begin, end);
           s += sum_of(select(V(0), g, mask));
           d += sum_of(select(V(0), g * normal, mask));
-        }
+        `)}
         let average = ${reduction.sum("s")} / f32(p.columns);
         let projection = ${reduction.sum("d")} / f32(p.columns);
-        ${eachVector(workgroup)} {
-          ${terms}
-          ${rowStore("out", type, wide, "V(rstd) * (g - V(average) - normal * V(projection))")}
-        }
+        ${again(rowStore("out", type, wide, "V(rstd) * (g - V(average) - normal * V(projection))"))}
       `,
     };
   },
 );
 
-/** Columns of a workgroup of `layerNormScaleSource`. */
+/** Invocations of a workgroup of `layerNormScaleSource`. */
 export const SCALE_WORKGROUP = 64;
 
 /**
- * Sums over a block of rows of `gradient * normal` and of `gradient`, by column: partial sums [blocks, columns].
- * Operands: x, gradient, mean, rstd, weights, biases. The grid is [columns / workgroup, blocks].
+ * Sums over a block of rows of `gradient * normal` and of `gradient`, by column (or four of them): partial sums
+ * [blocks, columns]. Operands: x, gradient, mean, rstd, weights, biases. The grid is [columns / workgroup, blocks].
  */
-export const layerNormScaleSource: (type: FloatType, statType: FloatType) => KernelSource = memoized(
-  (type: FloatType, statType: FloatType): KernelSource => ({
-    name: `layer-norm-scales ${type} ${statType}`,
-    operands: [
-      { name: "x", type },
-      { name: "gradient", type },
-      { name: "mean", type: statType },
-      { name: "rstd", type: statType },
-      { name: "weights", type: "f32", write: true },
-      { name: "biases", type: "f32", write: true },
-    ],
-    params: { rows: "u32", columns: "u32", height: "u32" },
-    workgroup: SCALE_WORKGROUP,
-    main: `
-      let column = w.x * ${SCALE_WORKGROUP}u + t;
-      if (column >= p.columns) { return; }
-      var weight = 0.0;
-      var bias = 0.0;
-      let first = w.y * p.height;
-      for (var row = first; row < min(p.rows, first + p.height); row++) {
-        let at = row * p.columns + column;
-        let g = f32($gradient[p.gradient_at + at]);
-        weight += g * (f32($x[p.x_at + at]) - f32($mean[p.mean_at + row])) * f32($rstd[p.rstd_at + row]);
-        bias += g;
-      }
-      $weights[p.weights_at + w.y * p.columns + column] = weight;
-      $biases[p.biases_at + w.y * p.columns + column] = bias;
-    `,
-  }),
-);
+export const layerNormScaleSource: (type: FloatType, statType: FloatType, wide: boolean) => KernelSource =
+  memoized((type: FloatType, statType: FloatType, wide: boolean): KernelSource => {
+    const value = rowElement("f32", wide);
+    return {
+      name: `layer-norm-scales ${type}${wide ? "x4" : ""} ${statType}`,
+      operands: [
+        { name: "x", type: rowElement(type, wide) },
+        { name: "gradient", type: rowElement(type, wide) },
+        { name: "mean", type: statType },
+        { name: "rstd", type: statType },
+        { name: "weights", type: value, write: true },
+        { name: "biases", type: value, write: true },
+      ],
+      params: { rows: "u32", vectors: "u32", height: "u32" },
+      workgroup: SCALE_WORKGROUP,
+      main: `
+        let column = w.x * ${SCALE_WORKGROUP}u + t;
+        if (column >= p.vectors) { return; }
+        var weight = ${value}(0);
+        var bias = ${value}(0);
+        let first = w.y * p.height;
+        for (var row = first; row < min(p.rows, first + p.height); row++) {
+          let at = row * p.vectors + column;
+          let g = ${value}($gradient[p.gradient_at + at]);
+          let normal = (${value}($x[p.x_at + at]) - f32($mean[p.mean_at + row])) * f32($rstd[p.rstd_at + row]);
+          weight += g * normal;
+          bias += g;
+        }
+        $weights[p.weights_at + w.y * p.vectors + column] = weight;
+        $biases[p.biases_at + w.y * p.vectors + column] = bias;
+      `,
+    };
+  });

@@ -103,43 +103,71 @@ export const rowReduceSource: (
 );
 
 /** Invocations of a workgroup of `columnReduceSource`. */
-export const COLUMN_WORKGROUP = 64;
+const COLUMN_WORKGROUP = 256;
 
-/** `out[o, chunk, i] = op of x[o, chunk * size ..., i]`, one invocation each, in row-major order. */
+/** Columns (or vectors of four) of a workgroup: a cache line of each row. The other invocations take other rows. */
+export function columnsOfWorkgroup(wide: boolean): number {
+  return wide ? 8 : 32;
+}
+
+/**
+ * `out[o, chunk, i] = op of x[o, chunk * size ..., i]` in row-major order, where i may stand for four neighbours. Every
+ * invocation of a column takes its share of the rows, then they join in pairs.
+ */
 export const columnReduceSource: (
   op: ReduceOp,
   type: FloatType,
   outType: FloatType,
+  wide: boolean,
   accumulate: boolean,
 ) => KernelSource = memoized(
-  (op: ReduceOp, type: FloatType, outType: FloatType, accumulate: boolean): KernelSource => {
+  (op: ReduceOp, type: FloatType, outType: FloatType, wide: boolean, accumulate: boolean): KernelSource => {
+    const value = rowElement("f32", wide);
+    const state = op === "sum" ? value : wide ? "vec4<u32>" : "u32";
+    const each = (of: string): string =>
+      wide ? [..."xyzw"].map((c) => of.replaceAll("@", `.${c}`)).join(", ") : of.replaceAll("@", "");
     const [start, step, total] =
-      op === "sum" ? ["0.0", "s += v;", "s"] : ["LOWEST_KEY", "s = max(s, key_of(v));", "number_of(s)"];
-    const before = "f32($out[p.out_at + i])";
-    const joined = op === "sum" ? `${before} + total` : `max_or_nan(${before}, total)`;
+      op === "sum"
+        ? ["0.0", "s + v", "s"]
+        : ["LOWEST_KEY", `max(s, ${state}(${each("key_of(v@)")}))`, `${value}(${each("number_of(s@)")})`];
+    const joined = op === "sum" ? "before + total" : `${value}(${each("max_or_nan(before@, total@)")})`;
+    const columns = columnsOfWorkgroup(wide);
+    const lanes = COLUMN_WORKGROUP / columns;
     return {
-      name: `reduce-${op} columns ${type} ${outType}${accumulate ? " add" : ""}`,
+      name: `reduce-${op} columns ${type}${wide ? "x4" : ""} ${outType}${accumulate ? " add" : ""}`,
       operands: [
-        { name: "x", type },
-        { name: "out", type: outType, write: true },
+        { name: "x", type: rowElement(type, wide) },
+        { name: "out", type: rowElement(outType, wide), write: true },
       ],
       params: { n: "u32", extent: "u32", inner: "u32", chunks: "u32", size: "u32" },
       workgroup: COLUMN_WORKGROUP,
-      declarations: KEYS,
+      declarations: `${KEYS}
+var<workgroup> states: array<${state}, ${COLUMN_WORKGROUP}>;
+fn join(a: ${state}, b: ${state}) -> ${state} { return ${op === "sum" ? "a + b" : "max(a, b)"}; }
+`,
       main: `
-        let i = group * ${COLUMN_WORKGROUP}u + t;
-        if (i >= p.n) { return; }
+        let i = group * ${columns}u + t % ${columns}u;
+        let lane = t / ${columns}u;
         let at = i % p.inner;
         let chunk = (i / p.inner) % p.chunks;
         let outer = i / p.inner / p.chunks;
         let first = chunk * p.size;
-        var s = ${start};
-        for (var e = first; e < min(p.extent, first + p.size); e++) {
-          let v = f32($x[p.x_at + (outer * p.extent + e) * p.inner + at]);
-          ${step}
+        let end = select(0u, min(p.extent, first + p.size), i < p.n);
+        var s = ${state}(${start});
+        for (var e = first + lane; e < end; e += ${lanes}u) {
+          let v = ${value}($x[p.x_at + (outer * p.extent + e) * p.inner + at]);
+          s = ${step};
         }
+        states[t] = s;
+        for (var half = ${lanes / 2}u; half > 0u; half = half / 2u) {
+          workgroupBarrier();
+          if (lane < half) { states[t] = join(states[t], states[t + half * ${columns}u]); }
+        }
+        if (lane > 0u || i >= p.n) { return; }
+        s = states[t];
         let total = ${total};
-        $out[p.out_at + i] = ${outType}(${accumulate ? joined : "total"});
+        ${accumulate ? `let before = ${value}($out[p.out_at + i]);` : ""}
+        $out[p.out_at + i] = ${rowElement(outType, wide)}(${accumulate ? joined : "total"});
       `,
     };
   },

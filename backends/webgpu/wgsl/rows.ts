@@ -55,6 +55,49 @@ export function eachVector(workgroup: number): string {
   return `for (var b = begin / W + t; W * b < end; b += ${workgroup}u)`;
 }
 
+/** A pass over the vectors of a row: `body` sees the vector's index `b` and the values that were loaded. */
+export type RowPass = (body: string) => string;
+
+/** Rows of more vectors an invocation are loaded again in every pass. */
+const MAX_KEPT = 8;
+
+/** Vectors of a row that each invocation keeps in registers: 0 when they are too many. */
+export function keptVectors(columns: number, wide: boolean, aligned: boolean, workgroup: number): number {
+  const vectors = wide ? Math.ceil(columns / 4) + (aligned ? 0 : 1) : columns;
+  const each = Math.ceil(vectors / workgroup);
+  return each <= MAX_KEPT ? each : 0;
+}
+
+/**
+ * The first pass over a row, which evaluates each expression of `load` and names it, and the one for those after it,
+ * which find the values in registers.
+ */
+export function rowPasses(
+  workgroup: number,
+  kept: number,
+  load: Readonly<Record<string, string>>,
+): { first: RowPass; again: RowPass } {
+  const loads = Object.entries(load).map(([name, value]) => `let ${name} = ${value};`);
+  if (kept === 0) {
+    const pass: RowPass = (body) => `${eachVector(workgroup)} { ${loads.join(" ")} ${body} }`;
+    return { first: pass, again: pass };
+  }
+  const names = Object.keys(load);
+  const each = (text: (k: number) => string): string =>
+    Array.from({ length: kept }, (_, k) => {
+      const index = `let b = begin / W + t + ${k * workgroup}u;`;
+      return `{ ${index} if (W * b < end) { ${text(k)} } }`;
+    }).join("\n");
+  const perName = (k: number, text: (name: string, register: string) => string): string =>
+    names.map((name) => text(name, `${name}_${k}`)).join(" ");
+  const registers = Array.from({ length: kept }, (_, k) => perName(k, (_, r) => `var ${r} = V(0);`));
+  return {
+    first: (body) =>
+      `${registers.join(" ")}\n${each((k) => `${loads.join(" ")} ${perName(k, (name, r) => `${r} = ${name};`)} ${body}`)}`,
+    again: (body) => each((k) => `${perName(k, (name, r) => `let ${name} = ${r};`)} ${body}`),
+  };
+}
+
 /** Reductions over a workgroup, with subgroup operations or without. */
 export interface WorkgroupReduction {
   readonly features: readonly KernelFeature[];

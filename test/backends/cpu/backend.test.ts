@@ -41,6 +41,20 @@ describe("memory", () => {
     expect([...copy]).toEqual([1, 1]);
   });
 
+  test("a span of any dtype is read into an array of its kind, and into no other", async () => {
+    const backend = await cpuBackend.create({ settings: PLAIN });
+    for (const dtype of Object.keys(DTYPES) as DType[]) {
+      const source = span(backend, dtype, 5);
+      backend.kernels.fill(source, 1);
+      const target = newHostArray(dtype, 5);
+      await backend.readInto(source, target);
+      expect(target).toEqual(await backend.read(source));
+      await expect(backend.readInto(source, newHostArray(dtype, 4))).rejects.toBeInstanceOf(ShapeError);
+      const other = newHostArray(dtype === "float64" ? "float32" : "float64", 5);
+      await expect(backend.readInto(source, other)).rejects.toBeInstanceOf(ShapeError);
+    }
+  });
+
   test("views stay live and kernels stay right when memory grows", async () => {
     const backend = await cpuBackend.create({});
     const early = span(backend, "float32", 1000);

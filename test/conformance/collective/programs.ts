@@ -6,10 +6,18 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Collective, ReductionOp, Work } from "../../../core/contracts/collective.ts";
 import { type DType, type HostArray, newHostArray } from "../../../core/contracts/dtype.ts";
-import { FsdpError, ShapeError } from "../../../core/contracts/errors.ts";
+import { ShapeError } from "../../../core/contracts/errors.ts";
 import type { RankContext } from "../../../core/contracts/transport.ts";
 import { digest } from "./oracle.ts";
-import { type Allocate, allocateIn, type OperationSpec, startOperation } from "./random-operation.ts";
+import { described, type Outcome, outcome, workOf } from "./outcome.ts";
+import {
+  type Allocate,
+  allocateIn,
+  allocateWindows,
+  type OperationSpec,
+  type StartedOperation,
+  startOperation,
+} from "./random-operation.ts";
 
 /** What a rank found of a sequence of operations. */
 export interface SequenceReport {
@@ -18,13 +26,6 @@ export interface SequenceReport {
   readonly common: string;
   /** Of all results. */
   readonly own: string;
-}
-
-/** What became of a call. */
-export interface Outcome {
-  readonly name: string;
-  readonly message: string;
-  readonly rank: number | undefined;
 }
 
 /** Every operation at every length, for given dtypes and reductions, each awaited at once. */
@@ -42,16 +43,18 @@ export async function everyOperation(
       const base = { dtype, length, op: "sum", root: 1, seed: specs.length, inPlace: false } as const;
       specs.push({ ...base, name: "allGather" }, { ...base, name: "allGather", inPlace: true });
       specs.push({ ...base, name: "broadcast" }, { ...base, name: "barrier" });
+      specs.push({ ...base, name: "share" }, { ...base, name: "share", inPlace: true });
       for (const op of args.ops) {
         specs.push({ ...base, name: "reduceScatter", op }, { ...base, name: "allReduce", op });
       }
     }
   }
+  // Where there are several kinds of memory, they alternate, and every operation meets all of them.
   const kinds = allocators(context);
-  // Where there are two kinds of memory, every operation meets both: they alternate, and one more call shifts them.
-  const shifted = [{ ...specs[0]!, name: "barrier" } as const, ...specs];
-  const sequence = kinds.length > 1 ? [...specs, ...shifted] : specs;
-  return runSequence(context.collective, sequence, 1, async () => {}, kinds);
+  const kindOf = (index: number): Allocate =>
+    kinds[(index + Math.floor(index / specs.length)) % kinds.length]!;
+  const sequence = kinds.flatMap(() => specs);
+  return runSequence(context.collective, sequence, 1, async () => {}, kindOf);
 }
 
 /** Operations started ahead, up to `ahead` of them outstanding, with pauses that differ from rank to rank. */
@@ -64,7 +67,9 @@ export async function randomSequence(
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     if (state >>> 30 === 0) await sleep((state >>> 8) % 3);
   };
-  return runSequence(context.collective, args.specs, args.ahead, pause, allocators(context));
+  const kinds = allocators(context);
+  const kindOf = (index: number): Allocate => kinds[index % kinds.length]!;
+  return runSequence(context.collective, args.specs, args.ahead, pause, kindOf);
 }
 
 /** Subgroups of uneven size, in reversed order; a mesh of two dimensions; subgroups of subgroups, all in use at once. */
@@ -121,7 +126,7 @@ export async function meshReduction({ collective }: RankContext): Promise<number
 /** The last rank calls something else. */
 export async function mismatch(
   { collective }: RankContext,
-  args: { readonly how: "operation" | "length" | "dtype" | "op" | "root" },
+  args: { readonly how: "operation" | "length" | "dtype" | "op" | "root" | "share" },
 ): Promise<readonly Outcome[]> {
   await collective.barrier().wait();
   const odd = collective.rank === collective.size - 1;
@@ -132,6 +137,7 @@ export async function mismatch(
     dtype: () => collective.allReduce(data, "sum", odd ? "int32" : "float32"),
     op: () => collective.allReduce(data, odd ? "max" : "sum", "float32"),
     root: () => collective.broadcast(data, odd ? 1 : 0),
+    share: () => workOf(collective.share(new Uint16Array(odd ? 1 : 2))),
   };
   return [await outcome(start[args.how]()), await outcome(collective.barrier())];
 }
@@ -139,12 +145,16 @@ export async function mismatch(
 /** The last rank aborts while the others wait. */
 export async function abort({ collective }: RankContext): Promise<readonly Outcome[]> {
   const subgroup = await collective.split(0, 0);
-  if (collective.rank === collective.size - 1) subgroup.abort("enough");
-  const pending = await outcome(subgroup.barrier());
-  const later = await outcome(subgroup.allReduce(new Float32Array(1), "sum", "float32"));
+  const shared = await subgroup.share(new Float32Array(1));
   // The group that it was split from goes on.
   await collective.barrier().wait();
-  return [pending, later];
+  if (collective.rank === collective.size - 1) subgroup.abort("enough");
+  const pending = await outcome(subgroup.barrier());
+  const held = await outcome({ wait: () => shared.released });
+  const later = await outcome(subgroup.allReduce(new Float32Array(1), "sum", "float32"));
+  shared.release();
+  await collective.barrier().wait();
+  return [pending, held, later, await outcome(workOf(subgroup.share(new Float32Array(1))))];
 }
 
 /** Rank 1 throws while the others wait, in a subgroup where there is one. */
@@ -244,45 +254,45 @@ async function runSequence(
   specs: readonly OperationSpec[],
   ahead: number,
   pause: () => Promise<void>,
-  allocators: readonly Allocate[],
+  allocate: (index: number) => Allocate,
 ): Promise<SequenceReport> {
   const problems: string[] = [];
   let common = "";
   let own = "";
   const pending: (() => Promise<void>)[] = [];
+  const held: StartedOperation[] = [];
+  const ending: Promise<void>[] = [];
+  const look = (operation: StartedOperation): void => {
+    const problem = operation.check();
+    if (problem !== undefined) problems.push(problem);
+  };
+  /** Ranks release their shares in orders of their own, after another look at them. */
+  const release = (): void => {
+    const [operation] = held.splice(collective.rank % held.length, 1);
+    look(operation!);
+    ending.push(operation!.release!());
+  };
   for (const [index, spec] of specs.entries()) {
     await pause();
-    const operation = startOperation(collective, spec, allocators[index % allocators.length]!);
+    const operation = startOperation(collective, spec, allocate(index));
     pending.push(async () => {
       await operation.work.wait();
-      const problem = operation.check();
-      if (problem !== undefined) problems.push(problem);
+      look(operation);
       own = digest(operation.result, own);
       if (spec.name !== "reduceScatter") common = digest(operation.result, common);
+      if (operation.release) held.push(operation);
+      if (held.length > 3) release();
     });
     if (pending.length >= ahead) await pending.shift()!();
   }
   for (const finish of pending) await finish();
+  while (held.length > 0) release();
+  await Promise.all(ending);
   return { problems, common, own };
 }
 
-/** Private memory, and shared memory where ranks have it: both kinds alternate. */
-function allocators({ hostMemory }: RankContext): readonly Allocate[] {
+/** Private memory, and, where ranks have it, shared memory and windows. */
+function allocators({ hostMemory, collective }: RankContext): readonly Allocate[] {
   const priv: Allocate = (dtype, length): HostArray => newHostArray(dtype, length);
-  return hostMemory ? [priv, allocateIn(hostMemory)] : [priv];
-}
-
-async function outcome(work: Work): Promise<Outcome> {
-  try {
-    await work.wait();
-    return { name: "none", message: "", rank: undefined };
-  } catch (error) {
-    return described(error);
-  }
-}
-
-function described(error: unknown): Outcome {
-  if (!(error instanceof FsdpError)) return { name: "foreign", message: String(error), rank: undefined };
-  const rank = "rank" in error && typeof error.rank === "number" ? error.rank : undefined;
-  return { name: error.name, message: error.message, rank };
+  return hostMemory ? [priv, allocateIn(hostMemory), allocateWindows(collective)] : [priv];
 }

@@ -3,13 +3,14 @@
  *
  * @module
  */
-import type { Collective, ReductionOp, Work } from "../../../core/contracts/collective.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Collective, ReductionOp, SharedInputs, Work } from "../../../core/contracts/collective.ts";
 import { bytesOf, DTYPES, type DType, type HostArray, hostArray } from "../../../core/contracts/dtype.ts";
 import { concatenated, inputOf, reduced, sameBits } from "./oracle.ts";
 
 /** A call that all ranks make alike. */
 export interface OperationSpec {
-  readonly name: "allGather" | "reduceScatter" | "allReduce" | "broadcast" | "barrier";
+  readonly name: "allGather" | "reduceScatter" | "allReduce" | "broadcast" | "share" | "barrier";
   readonly dtype: DType;
   readonly op: ReductionOp;
   /** Elements of one rank's share. */
@@ -17,7 +18,7 @@ export interface OperationSpec {
   /** Reduced to a rank of the group. */
   readonly root: number;
   readonly seed: number;
-  /** allGather from its own slice of the output. */
+  /** allGather from its own slice of the output; share of what is filled later. */
   readonly inPlace: boolean;
 }
 
@@ -27,9 +28,11 @@ export interface StartedOperation {
   /** After `work`: what is wrong, if anything. */
   check(): string | undefined;
   readonly result: HostArray;
+  /** After `work` of a share, which is held until then. Resolves when every rank has done the same. */
+  release?(): Promise<void>;
 }
 
-/** Gives uninitialised arrays: from private memory, or from memory that ranks share. */
+/** Gives uninitialised arrays: from private memory, from memory that ranks share, or from windows. */
 export type Allocate = (dtype: DType, length: number) => HostArray;
 
 /** Allocates from a memory as a backend would, never freeing. The first 64 bytes stay untouched. */
@@ -41,6 +44,15 @@ export function allocateIn(memory: WebAssembly.Memory): Allocate {
     const missing = top - memory.buffer.byteLength;
     if (missing > 0) memory.grow(Math.ceil(missing / 65536));
     return hostArray(dtype, memory.buffer, offset, length);
+  };
+}
+
+/** Allocates a window for every array, never released. */
+export function allocateWindows(collective: Collective): Allocate {
+  return (dtype, length) => {
+    const { bytes } = collective.window(length * DTYPES[dtype].bytes);
+    bytes.fill(0xff);
+    return hostArray(dtype, bytes.buffer, bytes.byteOffset, length);
   };
 }
 
@@ -83,9 +95,42 @@ export function startOperation(
     return started(collective.reduceScatter(output, own(size * length), op, dtype), output);
   }
   if (name === "barrier") return started(collective.barrier(), new Uint8Array(0));
+  if (name === "share") return startShare(collective, spec, allocate);
   const data = own(length);
   if (name === "allReduce") return started(collective.allReduce(data, op, dtype), data);
   return started(collective.broadcast(data, root), data);
+}
+
+function startShare(collective: Collective, spec: OperationSpec, allocate: Allocate): StartedOperation {
+  const { rank, size } = collective;
+  const { dtype, length, seed, inPlace } = spec;
+  const input = allocate(dtype, length);
+  const fill = (): void => bytesOf(input).set(bytesOf(inputOf(dtype, length, seed, rank)));
+  if (!inPlace) fill();
+  const filled = inPlace ? sleep((seed + rank) % 3).then(fill) : undefined;
+  const sharing = collective.share(input, filled);
+  let shared: SharedInputs | undefined;
+  const result = (): HostArray => concatenated(dtype, shared?.inputs ?? []);
+  return {
+    work: {
+      wait: async () => {
+        shared = await sharing;
+      },
+    },
+    get result() {
+      return result();
+    },
+    check: () =>
+      shared?.inputs.length === size && sameBits(result(), expected(spec, rank, size))
+        ? undefined
+        : `rank ${rank} of ${size}: ${JSON.stringify(spec)}`,
+    release: async () => {
+      shared!.release();
+      await shared!.released;
+      // Whoever looked longer than it said would see this.
+      bytesOf(input).fill(0xee);
+    },
+  };
 }
 
 function expected(spec: OperationSpec, rank: number, size: number): HostArray {
@@ -105,5 +150,5 @@ function resultOf({ name, dtype, op, length, seed, root }: OperationSpec, size: 
   if (name === "broadcast") return inputOf(dtype, length, seed, root % size);
   const count = name === "reduceScatter" ? size * length : length;
   const inputs = Array.from({ length: size }, (_, rank) => inputOf(dtype, count, seed, rank));
-  return name === "allGather" ? concatenated(dtype, inputs) : reduced(inputs, op, dtype);
+  return name === "allGather" || name === "share" ? concatenated(dtype, inputs) : reduced(inputs, op, dtype);
 }

@@ -8,8 +8,10 @@ import fc from "fast-check";
 import { ConfigError } from "../../../core/contracts/errors.ts";
 import type { Transport } from "../../../core/contracts/transport.ts";
 import { SUITE_DTYPES, SUITE_OPS } from "./oracle.ts";
-import type { Outcome, SequenceReport } from "./programs.ts";
+import type { Outcome } from "./outcome.ts";
+import type { SequenceReport } from "./programs.ts";
 import type { OperationSpec } from "./random-operation.ts";
+import { shareConformance } from "./share-suite.ts";
 
 /** What differs between transports. */
 export interface ConformanceOptions {
@@ -30,7 +32,7 @@ function large(world: number): number {
 
 function operationFor(world: number): fc.Arbitrary<OperationSpec> {
   return fc.record({
-    name: fc.constantFrom("allGather", "reduceScatter", "allReduce", "broadcast", "barrier"),
+    name: fc.constantFrom("allGather", "reduceScatter", "allReduce", "broadcast", "share", "barrier"),
     dtype: fc.constantFrom(...SUITE_DTYPES),
     op: fc.constantFrom(...SUITE_OPS),
     length: fc.oneof(
@@ -46,6 +48,7 @@ function operationFor(world: number): fc.Arbitrary<OperationSpec> {
 /** Registers the suite's tests for a transport. */
 export function collectiveConformance(transport: Transport, options: ConformanceOptions): void {
   const { timeout } = options;
+  shareConformance(transport, options.worlds, timeout);
   const run = async <T>(worldSize: number, program: string, args: unknown = {}): Promise<readonly T[]> => {
     const job = transport.launch({ module: PROGRAMS, export: program, args }, { worldSize });
     return (await job.results) as readonly T[];
@@ -274,7 +277,7 @@ export function collectiveConformance(transport: Transport, options: Conformance
 
   if (world === 1) return;
   describe(`${transport.name}, when things go wrong`, () => {
-    test.each(["operation", "length", "dtype", "op", "root"] as const)(
+    test.each(["operation", "length", "dtype", "op", "root", "share"] as const)(
       "ranks that differ in %s all reject, then and later, with who called what",
       async (how) => {
         const outcomes = (await run<readonly Outcome[]>(world, "mismatch", { how })).flat();

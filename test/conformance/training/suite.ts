@@ -56,8 +56,11 @@ async function trainStack(rank: TestRank, shard: boolean) {
     losses.push(mean[0]!);
     peaks.push(memory.report().peakTotal);
   }
-  const weights = await Promise.all(model.parameters().map((parameter) => gatherParameter(parameter)));
-  return { losses, peaks, weights: weights.map((values) => Array.from(values as Float32Array)) };
+  const weights: number[][] = [];
+  for (const parameter of model.parameters()) {
+    weights.push(Array.from((await gatherParameter(parameter)) as Float32Array));
+  }
+  return { losses, peaks, weights };
 }
 
 /** Registers the suite for devices that `create` makes. */

@@ -4,8 +4,13 @@
  * @module
  */
 import process from "node:process";
+import { cpuBackend } from "../../../../backends/cpu/mod.ts";
+import type { Collective } from "../../../../core/contracts/collective.ts";
 import { CollectiveError, StateError } from "../../../../core/contracts/errors.ts";
 import type { RankContext } from "../../../../core/contracts/transport.ts";
+import { allGather, reduceScatter } from "../../../../core/engine/transfer.ts";
+import { Device } from "../../../../core/tensor/device.ts";
+import { remote } from "../../../support/remote-backend.ts";
 
 /** How `badEnd` ends. */
 export type BadEnd = "rejection" | "exception" | "exit" | "uncloneable" | "collective";
@@ -54,4 +59,39 @@ export async function grownMemory({ rank, collective, hostMemory }: RankContext)
   for (const work of works) await work.wait();
   near.set(input);
   return [near[0]!, far[3]!];
+}
+
+/** Steps of transfers of a device that the host does not see: sums of what arrived, and where the windows were. */
+export async function remoteSteps({
+  rank,
+  collective,
+}: RankContext): Promise<{ readonly sums: readonly number[]; readonly end: number }> {
+  const { size } = collective;
+  const backend = remote(await cpuBackend.create({ settings: { matmul: "plain", kernels: "plain" } }));
+  const device = new Device(backend);
+  let end = 0;
+  const windows = (byteLength: number): ReturnType<Collective["window"]> => {
+    const window = collective.window(byteLength);
+    end = Math.max(end, window.bytes.byteOffset + byteLength);
+    return window;
+  };
+  const group: Collective = new Proxy(collective, {
+    get(target, key) {
+      const value: unknown = key === "window" ? windows : Reflect.get(target, key, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const shard = device.full([1000], rank + 1);
+  const whole = device.allocate([1000 * size], "float32");
+  const reduced = device.allocate([1000], "float32");
+  const sums: number[] = [];
+  for (let step = 0; step < 30; step++) {
+    await allGather(group, whole, shard).wait();
+    const gathered = await whole.data();
+    await reduceScatter(group, reduced, whole, "sum").wait();
+    const mine = await reduced.data();
+    sums.push(Array.from(gathered, Number).reduce((a, b) => a + b) + Number(mine[999]));
+  }
+  await backend.dispose();
+  return { sums, end };
 }

@@ -50,6 +50,19 @@ test("host memory may grow at any time, before and after views of it were made",
   expect(await launch("grownMemory").results).toEqual(new Array(3).fill([6, 60]));
 });
 
+test("transfers of devices that the host does not see go through the same windows at every step", async () => {
+  const results = (await launch("remoteSteps").results) as readonly {
+    sums: readonly number[];
+    end: number;
+  }[];
+  for (const [rank, { sums, end }] of results.entries()) {
+    // 1000 ones, twos and threes, and three times this rank's own.
+    expect(sums).toEqual(new Array(30).fill(6000 + 3 * (rank + 1)));
+    // At most two windows of 8000 bytes are in use at once, with room lost between them.
+    expect(end).toBeLessThan(32_000);
+  }
+}, 20_000);
+
 describe("a process that ran a job ends by itself", () => {
   const script = fileURLToPath(new URL("./script.ts", import.meta.url));
   const deno = fileURLToPath(new URL("../../../../node_modules/.bin/deno", import.meta.url));
@@ -63,6 +76,8 @@ describe("a process that ran a job ends by itself", () => {
       expect(JSON.parse(stdout)).toEqual({
         problems: [],
         agree: true,
+        remote: [3002, 3004],
+        shares: new Array(4).fill([0, ...Array.from({ length: 40 }, (_, i) => i)]),
         mesh: [10, 10, 10, 10],
         failure: ["ShapeError", "rank 1: weights do not fit: 3 given, 4 needed"],
         killed: "AbortError",

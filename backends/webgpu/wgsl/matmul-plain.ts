@@ -1,0 +1,77 @@
+/**
+ * Matrix product without workgroup memory or barriers: a thread computes four by four elements from global memory. It is
+ * the plain twin of the tiled kernels, and the faster one where workgroups are simulated (adapters that are a CPU). Strides
+ * in both directions are parameters, so one kernel serves every layout and little is compiled.
+ *
+ * @module
+ */
+import type { FloatType } from "../spans.ts";
+import type { KernelSource } from "./source.ts";
+
+/** Threads of a workgroup, and rows and columns of a thread. */
+export const PLAIN_THREADS = 64;
+export const PLAIN_TILE = 4;
+
+const range = [0, 1, 2, 3] as const;
+
+/** The kernel for element types of operands, result and bias (none without). */
+export function matmulPlain(
+  element: FloatType,
+  out: FloatType,
+  bias: FloatType | undefined,
+  accumulate: boolean,
+): KernelSource {
+  return {
+    name: `matmul plain ${element} ${out}${bias === undefined ? "" : ` bias ${bias}`}${accumulate ? " accumulate" : ""}`,
+    operands: [
+      { name: "a", type: element },
+      { name: "b", type: element },
+      { name: "out", type: out, write: true },
+      ...(bias === undefined ? [] : [{ name: "bias", type: bias }]),
+    ],
+    params: {
+      m: "u32",
+      n: "u32",
+      k: "u32",
+      batches: "u32",
+      aRow: "u32",
+      aDeep: "u32",
+      aBatch: "u32",
+      bDeep: "u32",
+      bColumn: "u32",
+      bBatch: "u32",
+      outRow: "u32",
+      outBatch: "u32",
+      alpha: "f32",
+    },
+    workgroup: PLAIN_THREADS,
+    main: `
+  let across = (p.n + 3u) / 4u;
+  let down = (p.m + 3u) / 4u;
+  let index = group * ${PLAIN_THREADS}u + t;
+  let batch = index / (across * down);
+  if (batch >= p.batches) { return; }
+  let row = (index / across) % down * 4u;
+  let column = index % across * 4u;
+  ${range.map((i) => `var x${i} = p.a_at + batch * p.aBatch + min(row + ${i}u, p.m - 1u) * p.aRow; var c${i} = vec4<f32>();`).join(" ")}
+  ${range.map((j) => `var y${j} = p.b_at + batch * p.bBatch + min(column + ${j}u, p.n - 1u) * p.bColumn;`).join(" ")}
+  for (var k = 0u; k < p.k; k++) {
+    let right = vec4<f32>(${range.map((j) => `f32($b[y${j}])`).join(", ")});
+    ${range.map((i) => `c${i} = fma(vec4<f32>(f32($a[x${i}])), right, c${i}); x${i} += p.aDeep;`).join(" ")}
+    ${range.map((j) => `y${j} += p.bDeep;`).join(" ")}
+  }
+  ${range.map((i) => `store(batch, row + ${i}u, column, c${i});`).join(" ")}`,
+    declarations: `
+fn store(batch: u32, row: u32, column: u32, values: vec4<f32>) {
+  if (row >= p.m) { return; }
+  for (var j = 0u; j < 4u; j++) {
+    if (column + j >= p.n) { return; }
+    let at = p.out_at + batch * p.outBatch + row * p.outRow + column + j;
+    var result = values[j] * p.alpha;
+    ${bias === undefined ? "" : "result += f32($bias[p.bias_at + column + j]);"}
+    ${accumulate ? "result += f32($out[at]);" : ""}
+    $out[at] = ${out}(result);
+  }
+}`,
+  };
+}

@@ -1,0 +1,42 @@
+/**
+ * Tests that need a GPU: without an adapter they are skipped with a word on how to get one, and in CI they fail.
+ *
+ * @module
+ */
+import { describe, test } from "bun:test";
+import { createWebgpuBackend, type WebgpuBackend } from "../../../backends/webgpu/backend.ts";
+
+async function whyNoAdapter(): Promise<string | undefined> {
+  try {
+    await (await createWebgpuBackend({})).dispose();
+    return undefined;
+  } catch (error) {
+    return String(error);
+  }
+}
+
+const missing = await whyNoAdapter();
+if (missing !== undefined && process.env.CI !== undefined) throw new Error(missing);
+if (missing !== undefined) process.stderr.write(`WebGPU tests are skipped: ${missing}\n`);
+
+/** A group of tests on a GPU. */
+export const describeGpu: typeof describe | typeof describe.skip =
+  missing === undefined ? describe : describe.skip;
+
+/** A test on a GPU of its own, with Dawn's checks on unless the settings say otherwise. */
+export function testGpu(
+  name: string,
+  settings: Readonly<Record<string, string>>,
+  body: (backend: WebgpuBackend) => Promise<void>,
+): void {
+  const run = async (): Promise<void> => {
+    const backend = await createWebgpuBackend({ settings: { checks: "on", ...settings } });
+    try {
+      await body(backend);
+    } finally {
+      await backend.dispose();
+    }
+  };
+  if (missing === undefined) test(name, run);
+  else test.skip(name, run);
+}
