@@ -31,6 +31,8 @@ export interface GpuFeatures {
   /** Bytes of parameters that go with a command; 0 without immediates. */
   readonly immediateBytes: number;
   readonly timestamps: boolean;
+  /** Workgroup memory and barriers pay: not on adapters that are a CPU. */
+  readonly tiled: boolean;
 }
 
 /** Sizes that bound kernels and buffers. */
@@ -84,6 +86,7 @@ export function featuresOf(gpu: GPU, adapter: GPUAdapter, settings: WebgpuSettin
     immediateBytes:
       settings.immediates && language("immediate_address_space") ? (adapter.limits.maxImmediateSize ?? 0) : 0,
     timestamps: has("timestamp-query"),
+    tiled: settings.kernels === "auto" ? adapter.info.isFallbackAdapter !== true : settings.kernels === "tiled",
   };
 }
 

@@ -25,6 +25,8 @@ const CHOICES = {
   power: ["high-performance", "low-power"],
   /** Counts device time by kernel family; slows down. */
   profile: ["off", "on"],
+  /** Matrix products and attention: in tiles of workgroup memory, or plain, which is faster on adapters that are a CPU. */
+  kernels: ["auto", "tiled", "plain"],
 } as const;
 
 /** Settings that take other values. */
@@ -40,6 +42,7 @@ export interface WebgpuSettings {
   readonly immediates: boolean;
   readonly power: "high-performance" | "low-power";
   readonly profile: boolean;
+  readonly kernels: "auto" | "tiled" | "plain";
   /** Index of an adapter, or its PCI address as `0000:00:07.0`. */
   readonly adapter: number | string | undefined;
   /** Bytes that the backend may allocate on the device. */
@@ -68,6 +71,7 @@ export function parseSettings(given: Readonly<Record<string, string>> = {}): Web
     immediates: on("immediates"),
     power: choose("power", given.power),
     profile: on("profile"),
+    kernels: choose("kernels", given.kernels),
     adapter: adapterOf(given.adapter),
     memoryLimit: bytesOf("memory-limit", given["memory-limit"], 1),
     bindingLimit: bytesOf("binding-limit", given["binding-limit"], 4096),

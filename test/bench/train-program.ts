@@ -71,6 +71,8 @@ function timedCollective(inner: Collective, clock: Clock): Collective {
     allReduce: (data, op, dtype) => watch(inner.allReduce(data, op, dtype)),
     broadcast: (data, root) => watch(inner.broadcast(data, root)),
     barrier: () => watch(inner.barrier()),
+    share: (input) => inner.share(input),
+    window: (byteLength) => inner.window(byteLength),
     split: (color, key) => inner.split(color, key),
     abort: (reason) => inner.abort(reason),
     close: () => inner.close(),

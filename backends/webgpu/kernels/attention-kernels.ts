@@ -22,7 +22,7 @@ import { attentionMatrixBackward } from "../wgsl/attention-subgroup-backward.ts"
 import { attentionTile, attentionTiled } from "../wgsl/attention-tile.ts";
 import { attentionTiledBackward, backwardBytes } from "../wgsl/attention-tile-backward.ts";
 import type { KernelSource } from "../wgsl/source.ts";
-import { simulated, tensorCores } from "./ways.ts";
+import { tensorCores } from "./matmul-cores.ts";
 
 /** A kernel and the rows that one workgroup of it owns. */
 interface Rows {
@@ -52,7 +52,7 @@ const SHARING = 8;
 export function attentionKernels(gpu: Gpu, needs: AttentionNeeds): AttentionKernels {
   const { element, stats, headDim, causal, aligned } = needs;
   const { features, limits } = gpu;
-  if (headDim <= TILED_DEPTH && !simulated(gpu)) {
+  if (headDim <= TILED_DEPTH && features.tiled) {
     if (element === "f16" && tensorCores(gpu) && matrixBytes(headDim) <= limits.workgroupBytes) {
       return matrixKernels(stats, headDim, causal, aligned(8), aligned(4));
     }

@@ -13,7 +13,7 @@ import { matmulSubgroup, type SubgroupTileShape, subgroupTileBytes } from "../wg
 import { matmulSum, SUM_THREADS } from "../wgsl/matmul-sum.ts";
 import { matmulTile, type TileShape, tileBytes } from "../wgsl/matmul-tile.ts";
 import type { KernelSource } from "../wgsl/source.ts";
-import { simulated, tensorCores } from "./ways.ts";
+import { tensorCores } from "./matmul-cores.ts";
 
 /** A product whose spans are what it touches. */
 export type Product = MatmulArgs;
@@ -60,8 +60,8 @@ function source(key: string, make: () => KernelSource): KernelSource {
 
 /** Computes a product. */
 export function product(gpu: Gpu, args: Product): void {
-  if (simulated(gpu)) plainProduct(gpu, args);
-  else tiledProduct(gpu, args);
+  if (gpu.features.tiled) tiledProduct(gpu, args);
+  else plainProduct(gpu, args);
 }
 
 /** The plain twin of `tiledProduct`. */

@@ -1,5 +1,5 @@
 /**
- * Which ways of computing products and attention a device has.
+ * Whether a device has the matrix units that kernels are written for.
  *
  * @module
  */
@@ -8,14 +8,6 @@ import type { Gpu } from "../dispatch.ts";
 /** Extent of the subgroup matrices that kernels use, and lanes of the subgroups that share them. */
 const MATRIX = 16;
 const LANES = 32;
-
-/** Lanes from which a subgroup is one of a GPU: processors simulate narrower ones with their vectors. */
-const GPU_LANES = 16;
-
-/** Whether workgroups are simulated, as on adapters that are a CPU: barriers then cost more than they save. */
-export function simulated(gpu: Gpu): boolean {
-  return gpu.features.maxLanes > 0 && gpu.features.maxLanes < GPU_LANES;
-}
 
 /** Whether products of float16 matrices, added up in float32, run on matrix units of the shape that kernels use. */
 export function tensorCores({ features }: Gpu): boolean {
