@@ -82,7 +82,7 @@ async function request(settings: WebgpuSettings, address: string): Promise<OpenA
 }
 
 /** What to install where no adapter is found. */
-export function howToGetOne(): string {
+function howToGetOne(): string {
   switch (process.platform) {
     case "darwin":
       return "macOS has one (Metal) unless the process runs without access to the GPU";

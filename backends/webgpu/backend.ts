@@ -139,7 +139,12 @@ export class WebgpuBackend implements Backend {
   async dispose(): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#gpu.close();
+    // Nothing may be under way in the device's library when this thread ends: its answers would come to a thread that is
+    // gone, which crashes the process.
+    this.#commands.submit();
+    await this.#gpu.queue.onSubmittedWorkDone().catch(() => {});
+    await this.#commands.uploads.settle();
+    await this.#gpu.close();
   }
 
   /** Copies to a range that need not begin or end at a multiple of four bytes, which is what the device copies. */

@@ -86,7 +86,8 @@ export function featuresOf(gpu: GPU, adapter: GPUAdapter, settings: WebgpuSettin
     immediateBytes:
       settings.immediates && language("immediate_address_space") ? (adapter.limits.maxImmediateSize ?? 0) : 0,
     timestamps: has("timestamp-query"),
-    tiled: settings.kernels === "auto" ? adapter.info.isFallbackAdapter !== true : settings.kernels === "tiled",
+    tiled:
+      settings.kernels === "auto" ? adapter.info.isFallbackAdapter !== true : settings.kernels === "tiled",
   };
 }
 
@@ -232,8 +233,10 @@ export class GpuDevice {
   }
 
   /** Destroys the device; its loss is not an error then. */
-  close(): void {
+  async close(): Promise<void> {
     this.#closed = true;
+    await Promise.all(this.#scopes);
     this.device.destroy();
+    await this.device.lost;
   }
 }

@@ -11,12 +11,24 @@ import type { GpuDevice } from "./device.ts";
 export const STAGING_BYTES: number = 64 * 2 ** 20;
 const SMALLEST_UPLOAD = 2 ** 20;
 const SMALLEST_READ = 2 ** 16;
-/** Bytes of idle staging buffers to keep, each way. */
-const KEEP = 4 * STAGING_BYTES;
+/**
+ * Bytes of staging buffers to keep, each way: what a step of a sharded run has in flight. Making one anew costs more than
+ * the transfer, because it is zeroed.
+ */
+const KEEP = 16 * STAGING_BYTES;
 
 /** The power of two that holds `bytes`. */
 function classOf(bytes: number, least: number): number {
   return Math.max(least, 2 ** Math.ceil(Math.log2(Math.max(1, bytes))));
+}
+
+/** Takes the smallest buffer that holds `bytes` out of `idle`, if there is one. */
+function take<T extends { readonly bytes: number }>(idle: T[], bytes: number): T | undefined {
+  let best = -1;
+  for (const [i, { bytes: size }] of idle.entries()) {
+    if (size >= bytes && (best < 0 || size < idle[best]!.bytes)) best = i;
+  }
+  return best < 0 ? undefined : idle.splice(best, 1)[0];
 }
 
 /** A staging buffer that is mapped for writing. */
@@ -37,6 +49,8 @@ export interface Staged {
 export class UploadRing {
   readonly #gpu: GpuDevice;
   readonly #idle: Upload[] = [];
+  /** Buffers on their way back to idle. */
+  readonly #mapping: Set<Promise<void>> = new Set();
   #filling: Upload[] = [];
   #kept = 0;
 
@@ -64,11 +78,15 @@ export class UploadRing {
     };
   }
 
+  /** Resolves when every buffer that was given back has been mapped again, or failed to. */
+  async settle(): Promise<void> {
+    await Promise.all(this.#mapping);
+  }
+
   #room(bytes: number): Upload {
     const current = this.#filling.at(-1);
     if (current !== undefined && current.used + bytes <= current.bytes) return current;
-    const fits = this.#idle.findIndex((upload) => upload.bytes >= bytes);
-    const upload = fits < 0 ? this.#create(classOf(bytes, SMALLEST_UPLOAD)) : this.#idle.splice(fits, 1)[0]!;
+    const upload = take(this.#idle, bytes) ?? this.#create(classOf(bytes, SMALLEST_UPLOAD));
     this.#filling.push(upload);
     return upload;
   }
@@ -89,15 +107,19 @@ export class UploadRing {
       upload.buffer.destroy();
       return;
     }
-    upload.buffer.mapAsync(MAP.WRITE).then(
-      () => {
-        upload.mapped = new Uint8Array(upload.buffer.getMappedRange());
-        upload.used = 0;
-        this.#idle.push(upload);
-      },
-      // Only a lost or closed device fails to map, which is reported by itself.
-      () => {},
-    );
+    const mapped = upload.buffer
+      .mapAsync(MAP.WRITE)
+      .then(
+        () => {
+          upload.mapped = new Uint8Array(upload.buffer.getMappedRange());
+          upload.used = 0;
+          this.#idle.push(upload);
+        },
+        // Only a lost or closed device fails to map, which is reported by itself.
+        () => {},
+      )
+      .finally(() => this.#mapping.delete(mapped));
+    this.#mapping.add(mapped);
   }
 }
 
@@ -119,11 +141,10 @@ export class ReadRing {
 
   /** A slot of at least `bytes` bytes. */
   lend(bytes: number): ReadSlot {
-    const fits = this.#idle.findIndex((slot) => slot.bytes >= bytes);
-    if (fits >= 0) {
-      const [slot] = this.#idle.splice(fits, 1);
-      this.#kept -= slot!.bytes;
-      return slot!;
+    const kept = take(this.#idle, bytes);
+    if (kept !== undefined) {
+      this.#kept -= kept.bytes;
+      return kept;
     }
     const size = classOf(bytes, SMALLEST_READ);
     const buffer = this.#gpu.device.createBuffer({ size, usage: USAGE.MAP_READ | USAGE.COPY_DST });

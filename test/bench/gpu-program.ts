@@ -11,6 +11,8 @@ export interface GpuBenchArgs {
   readonly steps: number;
   /** Gathered, computed and reduced in float16, with loss scaling. */
   readonly half: boolean;
+  /** Free gathered parameters after forward; the default rule when left out. */
+  readonly reshardAfterForward?: boolean;
 }
 
 /** What a rank measured. */
@@ -26,13 +28,13 @@ export interface GpuBenchResult {
 
 /** Trains on random tokens. */
 export async function main(rank: Rank, raw: unknown): Promise<GpuBenchResult> {
-  const { preset, batch, seqLen, warmup, steps, half } = raw as GpuBenchArgs;
+  const { preset, batch, seqLen, warmup, steps, half, reshardAfterForward } = raw as GpuBenchArgs;
   const { device, mesh } = rank;
   const family = registry.get(MODEL, "gpt2");
   const noDropout = { embd_pdrop: 0, resid_pdrop: 0, attn_pdrop: 0 };
   const { module, blockClasses, vocabSize } = family.create({ ...family.presets[preset], ...noDropout });
   const mpPolicy = half ? ({ paramDtype: "float16", reduceDtype: "float16" } as const) : undefined;
-  const options = { mesh, mpPolicy, forwardPrefetch: rank.worldSize > 1 };
+  const options = { mesh, mpPolicy, reshardAfterForward, forwardPrefetch: rank.worldSize > 1 };
   for (const block of modulesToWrap(module, transformerWrap(module, blockClasses)))
     fullyShard(block, options);
   await fullyShard(module, options).to(device);

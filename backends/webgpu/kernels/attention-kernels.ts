@@ -89,12 +89,13 @@ const tiledKernels = memoized(
     resident: boolean,
   ): AttentionKernels => {
     const variant = { element, stats, headDim, causal, vector };
-    const rows = (source: KernelSource): Rows => ({ source, rows: attentionTile(headDim).rows });
+    const tile = attentionTile(headDim);
+    const rows = (source: KernelSource): Rows => ({ source, rows: tile.rows });
     return {
-      forward: rows(attentionTiled(variant)),
+      forward: rows(attentionTiled(variant, tile)),
       delta: { source: attentionDelta(element, vector), rows: PLAIN_ROWS },
-      query: rows(attentionTiledBackward(variant, "query", resident)),
-      key: rows(attentionTiledBackward(variant, "key", resident)),
+      query: rows(attentionTiledBackward(variant, tile, "query", resident)),
+      key: rows(attentionTiledBackward(variant, tile, "key", resident)),
     };
   },
 );

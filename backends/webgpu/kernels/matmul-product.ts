@@ -20,9 +20,9 @@ export type Product = MatmulArgs;
 
 /** Tile shapes, the fast one for large results first; see test/bench/webgpu-kernels.ts for what they reach. */
 const TILES: readonly TileShape[] = [
-  { m: 128, n: 128, k: 8, threadM: 8, threadN: 8 },
-  { m: 64, n: 64, k: 8, threadM: 8, threadN: 8 },
-  { m: 32, n: 32, k: 16, threadM: 4, threadN: 4 },
+  { m: 128, n: 128, k: 8, threadM: 8, threadN: 8, buffers: 2 },
+  { m: 64, n: 64, k: 8, threadM: 8, threadN: 8, buffers: 2 },
+  { m: 32, n: 32, k: 16, threadM: 4, threadN: 4, buffers: 2 },
 ];
 
 /** Short products, and those whose left operand is transposed. */
@@ -41,6 +41,8 @@ const DEEP_FROM = 1536;
 const PROCESSORS = 132;
 const RATE: Readonly<Record<4 | 8, number>> = { 4: 45e12, 8: 280e12 };
 const BANDWIDTH = 3.5e12;
+/** A workgroup alone on a multiprocessor has nobody to hide its waits behind: what it takes longer by. */
+const ALONE = 1.4;
 /** Most splits, least depth of one, and most bytes of partial results. */
 const MAX_SPLITS = 16;
 const LEAST_DEPTH = 256;
@@ -222,7 +224,7 @@ export function splitsOf(tiles: number, depth: number, elements: number, second:
   );
   if (tiles >= 2 * PROCESSORS) return 1;
   const cost = (splits: number): number => {
-    const rounds = Math.ceil((tiles * splits) / PROCESSORS);
+    const rounds = Math.max(ALONE, Math.ceil((tiles * splits) / PROCESSORS));
     const partial = splits === 1 ? 0 : (8 * splits * elements) / BANDWIDTH;
     return rounds * Math.ceil(depth / splits) * second + partial;
   };

@@ -22,13 +22,13 @@ import {
   attentionTile,
   loadFour,
   range,
+  rowOf,
   type Staged,
   scoreTile,
   stageRows,
   stageWeights,
   storeFour,
   TILE_COLUMNS,
-  TILE_THREADS,
   weighRows,
 } from "./attention-tile.ts";
 import type { KernelSource } from "./source.ts";
@@ -41,11 +41,11 @@ import type { KernelSource } from "./source.ts";
  */
 export function attentionTiledBackward(
   variant: AttentionVariant,
+  tile: AttentionTile,
   owner: Owner,
   resident: boolean,
 ): KernelSource {
   const { headDim } = variant;
-  const tile = attentionTile(headDim);
   const { rows, quads, slices } = tile;
   const own = quads.flatMap((q) => range(4).map((r) => q * 4 + r));
   const ofQuery = owner === "query";
@@ -71,19 +71,18 @@ export function attentionTiledBackward(
     transposed,
   });
   const stage = (...operands: readonly Staged[]): string => stageRows(tile, ...operands);
-  const rowOf = (i: number): string => `rowBegin + ${Math.floor(i / 4) * 32 + (i % 4)}u + down * 4u`;
   const start = (name: string, head: string): string =>
     `let ${name}Start = batch * p.${name}Batch + ${head} * ${headDim}u;`;
   const statistics = (row: string): string => `(batch * p.heads + queryHead) * p.queryLength + ${row}`;
   const weights = own.map((i) =>
     ofQuery
       ? `{
-        let seen = others < vec4<u32>(visible(${rowOf(i)}));
+        let seen = others < vec4<u32>(visible(${rowOf(tile, i)}));
         s${i} = select(vec4<f32>(), exp2(s${i} * (p.scale * LOG2E) - vec4<f32>(lse${i})), seen);
         g${i} = s${i} * (g${i} - vec4<f32>(delta${i}));
       }`
       : `{
-        let seen = (vec4<u32>(${rowOf(i)}) < sees) & (others < vec4<u32>(p.queryLength));
+        let seen = (vec4<u32>(${rowOf(tile, i)}) < sees) & (others < vec4<u32>(p.queryLength));
         s${i} = select(vec4<f32>(), exp2(s${i} * (p.scale * LOG2E) - lse), seen);
         g${i} = s${i} * (g${i} - delta);
       }`,
@@ -100,8 +99,8 @@ export function attentionTiledBackward(
   const rowStatistics = own
     .map(
       (i) => `var lse${i} = 0.0; var delta${i} = 0.0;
-  if (${rowOf(i)} < p.queryLength) {
-    let stat = ${statistics(rowOf(i))};
+  if (${rowOf(tile, i)} < p.queryLength) {
+    let stat = ${statistics(rowOf(tile, i))};
     lse${i} = f32($lse[p.lse_at + stat]) * LOG2E;
     delta${i} = $delta[p.delta_at + stat];
   }`,
@@ -155,7 +154,7 @@ export function attentionTiledBackward(
       },
     ),
     params: attentionParams("query", "key", "value", "gradient", ...results),
-    workgroup: TILE_THREADS,
+    workgroup: tile.threads,
     declarations: `
 var<workgroup> tile: array<vec4<f32>, ${size}>;
 ${attentionFunctions(String(variant.causal))}
@@ -185,7 +184,7 @@ ${results.map((name) => storeFour(variant, name)).join("\n")}`,
   ${own
     .map(
       (i) => `{
-    let row = ${rowOf(i)};
+    let row = ${rowOf(tile, i)};
     if (row < ${xLength}) {
       ${results
         .map((name, n) => {

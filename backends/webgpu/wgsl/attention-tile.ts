@@ -15,10 +15,11 @@ import {
 } from "./attention-common.ts";
 import type { KernelSource } from "./source.ts";
 
-/** Threads of a workgroup: eight rows of eight. */
-export const TILE_THREADS = 64;
 /** Keys (forward) or looped rows (backward) of a block. */
 export const TILE_COLUMNS = 32;
+
+/** Threads that share a row. */
+const ACROSS = 8;
 
 /** Extents of tiles for a head dimension. */
 export interface AttentionTile {
@@ -26,6 +27,7 @@ export interface AttentionTile {
   readonly depth: number;
   /** Rows that a workgroup owns. */
   readonly rows: number;
+  readonly threads: number;
   /** Groups of four rows, and of four depths, that a thread computes. */
   readonly quads: readonly number[];
   readonly slices: readonly number[];
@@ -34,10 +36,16 @@ export interface AttentionTile {
 export const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
 /** The tile for a head dimension up to 128. */
-export function attentionTile(headDim: number): AttentionTile {
+export function attentionTile(headDim: number, threads?: number): AttentionTile {
   const depth = Math.ceil(headDim / 32) * 32;
   const rows = depth <= 64 ? 64 : 32;
-  return { depth, rows, quads: range(rows / 32), slices: range(depth / 32) };
+  const all = threads ?? 2 * rows;
+  return { depth, rows, threads: all, quads: range((rows * ACROSS) / all / 4), slices: range(depth / 32) };
+}
+
+/** Row i of a thread, in the workgroup's. */
+export function rowOf({ threads }: AttentionTile, i: number): string {
+  return `rowBegin + ${Math.floor(i / 4) * (threads / ACROSS) * 4 + (i % 4)}u + down * 4u`;
 }
 
 /** A function that loads four neighbours of a row, zero beyond the head dimension. */
@@ -80,10 +88,10 @@ export interface Staged {
 export function stageRows(tile: AttentionTile, ...operands: readonly Staged[]): string {
   const deep = tile.depth / 4;
   const steps = operands.flatMap((operand, n) =>
-    range((operand.rows * deep) / TILE_THREADS).map((i) => ({ operand, i, value: `four${n}_${i}` })),
+    range((operand.rows * deep) / tile.threads).map((i) => ({ operand, i, value: `four${n}_${i}` })),
   );
   const place = (i: number): string =>
-    `let r = (t + ${i * TILE_THREADS}u) / ${deep}u; let d = (t + ${i * TILE_THREADS}u) % ${deep}u;`;
+    `let r = (t + ${i * tile.threads}u) / ${deep}u; let d = (t + ${i * tile.threads}u) % ${deep}u;`;
   const loads = steps.map(({ operand: { name, begin, length }, i, value }) => {
     const row = `${name}Start + (${begin} + r) * p.${name}Row`;
     return `var ${value} = vec4<f32>(); { ${place(i)} if (${begin} + r < ${length}) { ${value} = load_${name}(${row}, d * 4u); } }`;
@@ -105,9 +113,10 @@ export function stageRows(tile: AttentionTile, ...operands: readonly Staged[]): 
 /** Products of staged rows and staged columns, both depth-major: added to `name0`, `name1`, ..., four columns each. */
 export function scoreTile(tile: AttentionTile, name: string, rowsAt: number, columnsAt: number): string {
   const { rows, quads, depth } = tile;
+  const downs = tile.threads / ACROSS;
   const step = (j: number): string => `{
         let y = tile[${columnsAt}u + (d * 4u + ${j}u) * ${TILE_COLUMNS / 4}u + (across ^ twist)];
-        ${quads.map((q) => `let x${q} = tile[${rowsAt}u + (d * 4u + ${j}u) * ${rows / 4}u + ${q * 8}u + (down ^ twist)];`).join(" ")}
+        ${quads.map((q) => `let x${q} = tile[${rowsAt}u + (d * 4u + ${j}u) * ${rows / 4}u + ${q * downs}u + (down ^ twist)];`).join(" ")}
         ${quads.flatMap((q) => range(4).map((r) => `${name}${q * 4 + r} = fma(vec4<f32>(x${q}[${r}]), y, ${name}${q * 4 + r});`)).join(" ")}
       }`;
   return `for (var d = 0u; d < ${depth / 4}u; d++) {
@@ -119,9 +128,10 @@ export function scoreTile(tile: AttentionTile, name: string, rowsAt: number, col
 /** Adds staged weights (column-major) times staged rows (row by row) to `name0_0`, ...: row, then group of depths. */
 export function weighRows(tile: AttentionTile, name: string, weightsAt: number, rowsAt: number): string {
   const { rows, quads, slices, depth } = tile;
+  const downs = tile.threads / ACROSS;
   const step = (c: number): string => `{
         ${slices.map((j) => `let y${j} = tile[${rowsAt}u + (s * 4u + ${c}u) * ${depth / 4}u + ${j * 8}u + across];`).join(" ")}
-        ${quads.map((q) => `let x${q} = tile[${weightsAt}u + (s * 4u + ${c}u) * ${rows / 4}u + ${q * 8}u + (down ^ s)];`).join(" ")}
+        ${quads.map((q) => `let x${q} = tile[${weightsAt}u + (s * 4u + ${c}u) * ${rows / 4}u + ${q * downs}u + (down ^ s)];`).join(" ")}
         ${quads
           .flatMap((q) =>
             range(4).flatMap((r) =>
@@ -141,30 +151,29 @@ export function weighRows(tile: AttentionTile, name: string, weightsAt: number, 
 /** Stages a thread's tile (rows by four columns) column-major, as `weighRows` reads it. */
 export function stageWeights(tile: AttentionTile, name: string, to: number): string {
   const { rows, quads } = tile;
+  const downs = tile.threads / ACROSS;
   return quads
     .flatMap((q) =>
       range(4).map((c) => {
         const column = range(4).map((r) => `${name}${q * 4 + r}[${c}]`);
-        return `tile[${to}u + (across * 4u + ${c}u) * ${rows / 4}u + ${q * 8}u + (down ^ across)] = vec4<f32>(${column.join(", ")});`;
+        return `tile[${to}u + (across * 4u + ${c}u) * ${rows / 4}u + ${q * downs}u + (down ^ across)] = vec4<f32>(${column.join(", ")});`;
       }),
     )
     .join(" ");
 }
 
 /** The forward kernel for a variant. */
-export function attentionTiled(variant: AttentionVariant): KernelSource {
+export function attentionTiled(variant: AttentionVariant, tile: AttentionTile): KernelSource {
   const { headDim, stats } = variant;
-  const tile = attentionTile(headDim);
   const { rows, depth, quads, slices } = tile;
   const own = quads.flatMap((q) => range(4).map((r) => q * 4 + r));
   const keysAt = (depth * rows) / 4;
   const valuesAt = keysAt + (TILE_COLUMNS * Math.max(depth, rows)) / 4;
   const size = valuesAt + (TILE_COLUMNS * depth) / 4;
   const block = { rows: TILE_COLUMNS, begin: "begin", length: "p.keyLength" } as const;
-  const rowOf = (i: number): string => `rowBegin + ${Math.floor(i / 4) * 32 + (i % 4)}u + down * 4u`;
   const softmax = own.map(
     (i) => `{
-        let row = ${rowOf(i)};
+        let row = ${rowOf(tile, i)};
         var s = s${i} * (p.scale * LOG2E);
         let seen = keys < vec4<u32>(visible(row));
         s = select(vec4<f32>(LOWEST), s, seen);
@@ -194,7 +203,7 @@ export function attentionTiled(variant: AttentionVariant): KernelSource {
       },
     ),
     params: attentionParams("query", "key", "value", "out"),
-    workgroup: TILE_THREADS,
+    workgroup: tile.threads,
     features: ["subgroups"],
     declarations: `
 var<workgroup> tile: array<vec4<f32>, ${size}>;
@@ -228,7 +237,7 @@ ${storeFour(variant, "out")}`,
   ${own
     .map(
       (i) => `{
-    let row = ${rowOf(i)};
+    let row = ${rowOf(tile, i)};
     total${i} += subgroupShuffleXor(total${i}, 1u);
     total${i} += subgroupShuffleXor(total${i}, 2u);
     total${i} += subgroupShuffleXor(total${i}, 4u);

@@ -22,6 +22,8 @@ export interface TileShape {
   readonly k: number;
   readonly threadM: number;
   readonly threadN: number;
+  /** Staged blocks: with two, one barrier a step. */
+  readonly buffers: 1 | 2;
 }
 
 /** Threads of a workgroup. */
@@ -56,8 +58,8 @@ export function matmulTile(tile: TileShape, variant: MatmulVariant): KernelSourc
   const across = tile.n / tile.threadN;
   const [warpsAcross, inWarp] = across >= 8 ? [across / 8, 8] : [1, across];
   const declarations = `
-var<workgroup> tileA: array<vec4<f32>, ${2 * a.size}>;
-var<workgroup> tileB: array<vec4<f32>, ${2 * b.size}>;
+var<workgroup> tileA: array<vec4<f32>, ${tile.buffers * a.size}>;
+var<workgroup> tileB: array<vec4<f32>, ${tile.buffers * b.size}>;
 ${epilogue(variant)}`;
   const main = `
   ${prologue(tile.m, tile.n)}
@@ -87,7 +89,7 @@ ${epilogue(variant)}`;
       let atB = current * ${b.size}u + threadColumn;
       ${range(tile.k).map(step).join("\n      ")}
       if (!more) { break; }
-      current = 1u - current;
+      ${tile.buffers === 2 ? "current = 1u - current;" : "workgroupBarrier();"}
       ${a.store("current")}
       ${b.store("current")}
       workgroupBarrier();
@@ -215,5 +217,5 @@ function loadDeep(
 
 /** Most bytes of workgroup memory that a tile takes, in any layout. */
 export function tileBytes(tile: TileShape): number {
-  return 2 * 4 * tile.k * (tile.m + tile.n + 8);
+  return 4 * tile.buffers * tile.k * (tile.m + tile.n + 8);
 }

@@ -67,7 +67,7 @@ export interface KernelSource {
 }
 
 /** Invocations of a kernel's workgroup by dimension. */
-export function workgroupSize(source: KernelSource): readonly [number, number, number] {
+function workgroupSize(source: KernelSource): readonly [number, number, number] {
   return typeof source.workgroup === "number" ? [source.workgroup, 1, 1] : source.workgroup;
 }
 

@@ -5,6 +5,8 @@
  */
 import { describe, test } from "bun:test";
 import { createWebgpuBackend, type WebgpuBackend } from "../../../backends/webgpu/backend.ts";
+import type { Backend, Span } from "../../../core/contracts/backend.ts";
+import { DTYPES, type DType } from "../../../core/contracts/dtype.ts";
 
 async function whyNoAdapter(): Promise<string | undefined> {
   try {
@@ -39,4 +41,15 @@ export function testGpu(
   };
   if (missing === undefined) test(name, run);
   else test.skip(name, run);
+}
+
+/** A span over a buffer of its own. */
+export function span(backend: Backend, dtype: DType, length: number): Span {
+  const buffer = backend.allocate(length * DTYPES[dtype].bytes, "activation");
+  return { buffer, dtype, offset: 0, length };
+}
+
+/** The elements of a span as numbers. */
+export async function numbers(backend: Backend, source: Span): Promise<number[]> {
+  return Array.from((await backend.read(source)) as Float32Array, Number);
 }
