@@ -25,6 +25,9 @@ if (missing !== undefined) process.stderr.write(`WebGPU tests are skipped: ${mis
 export const describeGpu: typeof describe | typeof describe.skip =
   missing === undefined ? describe : describe.skip;
 
+/** A test that needs a GPU in a process of its own. */
+export const testOnGpu: typeof test | typeof test.skip = missing === undefined ? test : test.skip;
+
 /** A test on a GPU of its own, with Dawn's checks on unless the settings say otherwise. */
 export function testGpu(
   name: string,
