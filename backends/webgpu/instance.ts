@@ -7,6 +7,7 @@
  * @module
  */
 import { DeviceError } from "../../core/contracts/errors.ts";
+import { keepThread } from "../../core/runtime/runtime.ts";
 
 /** Where the GPU comes from. */
 export type Provider = "dawn" | "runtime";
@@ -38,6 +39,7 @@ function flagsFor({ checks, profile }: InstanceOptions): string[] {
  */
 export async function openInstance(options: InstanceOptions, selector = ""): Promise<GPU> {
   if (options.provider === "runtime") return runtimeInstance();
+  keepThread();
   const flags = flagsFor(options);
   const key = [selector, ...flags].join(" ");
   const gpu = instances.get(key) ?? (await loadDawn()).create(flags);

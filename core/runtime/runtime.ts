@@ -27,6 +27,21 @@ export function cpuCount(): number {
   return Math.max(1, availableParallelism());
 }
 
+let kept = false;
+
+/**
+ * Says that this thread must not end before the process does. For native libraries that answer to a thread after it is
+ * gone: Dawn on NVIDIA crashes the process when threads that used it end.
+ */
+export function keepThread(): void {
+  kept = true;
+}
+
+/** Whether something in this thread asked to keep it. */
+export function threadIsKept(): boolean {
+  return kept;
+}
+
 function detect(): Runtime {
   const { bun, deno, node } = process.versions as Readonly<Record<string, string | undefined>>;
   if (bun !== undefined) return { name: "bun", version: bun };

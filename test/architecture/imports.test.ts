@@ -83,7 +83,9 @@ describe("the import graph", () => {
   });
 
   test("names built-in modules with node:, and other packages only if they are dependencies", () => {
-    const { dependencies, devDependencies } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
+    const listed = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
+    const { devDependencies } = listed;
+    const dependencies = { ...listed.dependencies, ...listed.optionalDependencies };
     const foreign = (file: SourceFile, { specifier, path }: Import) => {
       if (path !== undefined) return false;
       if (specifier.startsWith("node:")) return !builtinModules.includes(specifier.slice("node:".length));

@@ -19,8 +19,14 @@ export interface RankStart {
 /** From a rank to the launcher. */
 export type RankMessage =
   | { readonly kind: "report"; readonly message: unknown }
-  | { readonly kind: "done"; readonly result: unknown }
-  | { readonly kind: "failed"; readonly error: RemoteError };
+  | ({ readonly kind: "done"; readonly result: unknown } & Ending)
+  | ({ readonly kind: "failed"; readonly error: RemoteError } & Ending);
+
+/** How a rank's thread goes on when its function has ended. */
+export interface Ending {
+  /** Something in it asked to stay until the process ends: it is not told to leave, nor waited for. */
+  readonly kept: boolean;
+}
 
 /** From the launcher to a rank: its outcome was received, and it may go. */
 export const LEAVE = "leave";

@@ -6,6 +6,7 @@
 import process from "node:process";
 import { parentPort, workerData } from "node:worker_threads";
 import type { RankContext } from "../../../core/contracts/transport.ts";
+import { threadIsKept } from "../../../core/runtime/runtime.ts";
 import { loadProgram } from "../program.ts";
 import { toRemoteError } from "../remote-error.ts";
 import { threadsCollective } from "./collective.ts";
@@ -27,7 +28,7 @@ port.once("message", () => {
   setTimeout(() => process.exit(0), LINGER).unref();
 });
 run()
-  .then((result) => end({ kind: "done", result }), failed)
+  .then((result) => end({ kind: "done", result, kept: threadIsKept() }), failed)
   .catch(failed);
 
 async function run(): Promise<unknown> {
@@ -42,7 +43,8 @@ async function run(): Promise<unknown> {
     stopRequested: () => world.control.stopRequested,
     report: (message) => send({ kind: "report", message }),
   };
-  const result = await program(context, start.program.args);
+  // Cloned here and not only on its way: a result that cannot be is this rank's failure, not a group that was left.
+  const result = structuredClone(await program(context, start.program.args));
   await collective.close();
   return result;
 }
@@ -50,7 +52,7 @@ async function run(): Promise<unknown> {
 function failed(thrown: unknown): void {
   const error = toRemoteError(thrown);
   world.fail(error.message);
-  end({ kind: "failed", error });
+  end({ kind: "failed", error, kept: threadIsKept() });
 }
 
 function end(message: RankMessage): void {

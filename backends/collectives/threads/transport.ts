@@ -79,9 +79,8 @@ class ThreadsJob implements RankJob {
     worker.on("message", (message: RankMessage) => this.#hear(rank, worker, message));
     worker.on("error", (error) => this.#fail(rank, toRemoteError(error)));
     worker.on("exit", (code) => {
-      this.#running.delete(rank);
       if (!this.#outcomes.has(rank)) this.#vanish(rank, code);
-      if (this.#running.size === 0) this.#settle();
+      this.#left(rank);
     });
   }
 
@@ -97,7 +96,18 @@ class ThreadsJob implements RankJob {
       this.#outcomes.set(rank, "done");
       if (this.#outcomes.size === this.#options.worldSize) this.#terminateAfter(GRACE);
     }
-    worker.postMessage(LEAVE);
+    if (!message.kept) {
+      worker.postMessage(LEAVE);
+      return;
+    }
+    // It idles until the process ends, which it does not hold up.
+    worker.unref();
+    this.#left(rank);
+  }
+
+  /** A rank's thread is gone, or will not be heard of again. */
+  #left(rank: number): void {
+    if (this.#running.delete(rank) && this.#running.size === 0) this.#settle();
   }
 
   #vanish(rank: number, code: number): void {

@@ -20,17 +20,17 @@ export type Product = MatmulArgs;
 
 /** Tile shapes, the fast one for large results first; see test/bench/webgpu-kernels.ts for what they reach. */
 const TILES: readonly TileShape[] = [
-  { m: 128, n: 128, k: 8, threadM: 8, threadN: 8, buffers: 2 },
-  { m: 64, n: 64, k: 8, threadM: 8, threadN: 8, buffers: 2 },
-  { m: 32, n: 32, k: 16, threadM: 4, threadN: 4, buffers: 2 },
+  { m: 128, n: 128, k: 8, threadM: 8, threadN: 8 },
+  { m: 64, n: 64, k: 8, threadM: 8, threadN: 8 },
+  { m: 32, n: 32, k: 8, threadM: 4, threadN: 4 },
 ];
 
 /** Short products, and those whose left operand is transposed. */
-const WIDE: SubgroupTileShape = { m: 128, n: 128, k: 32, subgroupsM: 2, subgroupsN: 4, buffers: 1 };
+const WIDE: SubgroupTileShape = { m: 128, n: 128, k: 32, subgroupsM: 2, subgroupsN: 4 };
 /** Deep products: fewer barriers, three workgroups at a time. */
-const DEEP: SubgroupTileShape = { m: 128, n: 128, k: 64, subgroupsM: 2, subgroupsN: 2, buffers: 1 };
+const DEEP: SubgroupTileShape = { m: 128, n: 128, k: 64, subgroupsM: 2, subgroupsN: 2 };
 /** Results too small for those. */
-const SMALL: SubgroupTileShape = { m: 64, n: 64, k: 64, subgroupsM: 2, subgroupsN: 2, buffers: 1 };
+const SMALL: SubgroupTileShape = { m: 64, n: 64, k: 64, subgroupsM: 2, subgroupsN: 2 };
 /** Depth from which the deep tile is the faster one. */
 const DEEP_FROM = 1536;
 
@@ -67,7 +67,7 @@ export function product(gpu: Gpu, args: Product): void {
 }
 
 /** The plain twin of `tiledProduct`. */
-export function plainProduct(
+function plainProduct(
   gpu: Gpu,
   { a, b, out, batch, m, n, k, alpha = 1, bias, accumulate = false }: Product,
 ): void {
@@ -109,7 +109,7 @@ interface Choice {
 }
 
 /** Computes a product in tiles staged in workgroup memory. */
-export function tiledProduct(gpu: Gpu, args: Product): void {
+function tiledProduct(gpu: Gpu, args: Product): void {
   const { a, b, out, batch, m, n, k, alpha = 1, bias, accumulate = false } = args;
   const choice = choose(gpu, args);
   const { tile } = choice;

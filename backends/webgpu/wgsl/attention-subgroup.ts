@@ -18,8 +18,11 @@ import type { KernelSource } from "./source.ts";
 
 /** Extent of a subgroup matrix, lanes of a subgroup, subgroups of a workgroup, and rows that a workgroup owns. */
 export const MATRIX = 16;
+/** Invocations of a subgroup that the matrix kernels are written for. */
 export const LANES = 32;
+/** Subgroups of a workgroup. */
 export const SUBGROUPS = 4;
+/** Query rows that one workgroup owns. */
 export const OWNED_ROWS: number = MATRIX * SUBGROUPS;
 
 /**
@@ -40,6 +43,7 @@ export interface MatrixTile {
   readonly weightStride: number;
 }
 
+/** `0 ... count - 1`. */
 export const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
 /** The tile for a head dimension up to 128. */

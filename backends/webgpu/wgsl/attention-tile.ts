@@ -33,6 +33,7 @@ export interface AttentionTile {
   readonly slices: readonly number[];
 }
 
+/** `0 ... count - 1`. */
 export const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
 /** The tile for a head dimension up to 128. */

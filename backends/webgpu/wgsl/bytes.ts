@@ -10,6 +10,7 @@ import { memoized } from "../memo.ts";
 import type { FloatType } from "../spans.ts";
 import type { ElementType, KernelSource } from "./source.ts";
 
+/** Invocations of a workgroup. */
 export const BYTES_WORKGROUP = 256;
 
 /** Writes a pattern of eight bytes over the bytes from `begin` to `end`; one invocation a vector of 16 bytes. */

@@ -10,6 +10,7 @@ import type { DType } from "../../../core/contracts/dtype.ts";
 import { memoized } from "../memo.ts";
 import type { KernelSource } from "./source.ts";
 
+/** Invocations of a workgroup. */
 export const CAST_WORKGROUP = 256;
 
 /** Dtypes that are converted; float64 is stored only. */

@@ -7,6 +7,7 @@ import { memoized } from "../memo.ts";
 import type { FloatType } from "../spans.ts";
 import type { KernelSource } from "./source.ts";
 
+/** Invocations of a workgroup. */
 export const DROPOUT_WORKGROUP = 256;
 
 const PHILOX = `

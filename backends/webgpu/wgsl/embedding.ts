@@ -14,6 +14,7 @@ import { SPECIAL } from "./math.ts";
 import { rowElement } from "./rows.ts";
 import type { KernelSource } from "./source.ts";
 
+/** Invocations of a workgroup. */
 export const EMBEDDING_WORKGROUP = 256;
 
 /** `index_at(i)`: index i, or all ones when it is negative or beyond 32 bits. */

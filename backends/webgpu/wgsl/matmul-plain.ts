@@ -10,6 +10,7 @@ import type { KernelSource } from "./source.ts";
 
 /** Threads of a workgroup, and rows and columns of a thread. */
 export const PLAIN_THREADS = 64;
+/** Rows and columns of a workgroup's tile. */
 export const PLAIN_TILE = 4;
 
 const range = [0, 1, 2, 3] as const;

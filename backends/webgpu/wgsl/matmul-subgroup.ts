@@ -2,7 +2,7 @@
  * Matrix product of float16 operands on subgroup matrices (tensor cores), accumulating in float32. A workgroup stages
  * blocks of both operands as they lie in memory, in 16-byte words with padded rows; matrices are loaded from there in
  * either order, so no layout needs a transposing copy. The next blocks travel to registers while the current ones are
- * multiplied. Elements of subgroup matrices are out of reach: results pass through workgroup memory on their way out.
+ * multiplied (a second block in workgroup memory, to save a barrier, was slower). Elements of subgroup matrices are out of reach: results pass through workgroup memory on their way out.
  *
  * @module
  */
@@ -23,8 +23,6 @@ export interface SubgroupTileShape {
   readonly k: number;
   readonly subgroupsM: number;
   readonly subgroupsN: number;
-  /** Staged blocks: with two, one barrier a step. */
-  readonly buffers: 1 | 2;
 }
 
 /** Extent of a subgroup matrix in each dimension, and lanes of a subgroup. */
@@ -32,7 +30,7 @@ const MATRIX = 16;
 const LANES = 32;
 
 /** Threads of a workgroup. */
-export function subgroupTileThreads(tile: SubgroupTileShape): number {
+function subgroupTileThreads(tile: SubgroupTileShape): number {
   return LANES * tile.subgroupsM * tile.subgroupsN;
 }
 
@@ -50,7 +48,6 @@ function arena(
   strideA: number;
   strideB: number;
   vectorsA: number;
-  buffer: number;
   strip: number;
   stripStride: number;
   size: number;
@@ -61,14 +58,14 @@ function arena(
   const buffer = vectorsA + strideB * (b.deep ? tile.n : tile.k);
   const stripStride = tile.n / tile.subgroupsN / 4 + 2;
   const strip = MATRIX * stripStride;
-  const size = Math.max(tile.buffers * buffer, tile.subgroupsM * tile.subgroupsN * strip);
-  return { strideA, strideB, vectorsA, buffer, strip, stripStride, size };
+  const size = Math.max(buffer, tile.subgroupsM * tile.subgroupsN * strip);
+  return { strideA, strideB, vectorsA, strip, stripStride, size };
 }
 
 /** The kernel for a tile shape and variant. */
 export function matmulSubgroup(tile: SubgroupTileShape, variant: MatmulVariant): KernelSource {
   const threads = subgroupTileThreads(tile);
-  const { strideA, strideB, vectorsA, buffer, strip, stripStride, size } = arena(tile, variant);
+  const { strideA, strideB, vectorsA, strip, stripStride, size } = arena(tile, variant);
   const [perM, perN] = [tile.m / tile.subgroupsM, tile.n / tile.subgroupsN];
   const [rows, columns] = [range(perM / MATRIX), range(perN / MATRIX)];
   const a = stage("a", variant, tile.m, tile.k, threads, 0, strideA);
@@ -79,14 +76,14 @@ export function matmulSubgroup(tile: SubgroupTileShape, variant: MatmulVariant):
         ? `(subgroupRow + ${i * MATRIX}u) * ${strideA}u + ${(s * MATRIX) / 8}u`
         : `${s * MATRIX * strideA + (i * MATRIX) / 8}u + subgroupRow / 8u`;
       const order = variant.a.deep ? "row_major" : "col_major";
-      return `let l${i} = subgroupMatrixLoad<subgroup_matrix_left<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, current + ${at}, ${strideA}u);`;
+      return `let l${i} = subgroupMatrixLoad<subgroup_matrix_left<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, ${at}, ${strideA}u);`;
     });
     const right = columns.map((j) => {
       const at = variant.b.deep
         ? `(subgroupColumn + ${j * MATRIX}u) * ${strideB}u + ${(s * MATRIX) / 8}u`
         : `${s * MATRIX * strideB + (j * MATRIX) / 8}u + subgroupColumn / 8u`;
       const order = variant.b.deep ? "col_major" : "row_major";
-      return `let r${j} = subgroupMatrixLoad<subgroup_matrix_right<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, current + ${vectorsA}u + ${at}, ${strideB}u);`;
+      return `let r${j} = subgroupMatrixLoad<subgroup_matrix_right<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, ${vectorsA}u + ${at}, ${strideB}u);`;
     });
     const products = rows.flatMap((i) =>
       columns.map((j) => `c${i}_${j} = subgroupMatrixMultiplyAccumulate(l${i}, r${j}, c${i}_${j});`),
@@ -101,14 +98,13 @@ ${epilogue(variant)}`;
   ${prologue(tile.m, tile.n)}
   let subgroupRow = (subgroup / ${tile.subgroupsN}u) * ${perM}u;
   let subgroupColumn = (subgroup % ${tile.subgroupsN}u) * ${perN}u;
-  ${rows.flatMap((i) => columns.map((j) => `var c${i}_${j}: subgroup_matrix_result<f32, ${MATRIX}, ${MATRIX}>;`)).join(" ")}
+  ${rows.flatMap((i) => columns.map((j) => `var c${i}_${j} = subgroup_matrix_result<f32, ${MATRIX}, ${MATRIX}>();`)).join(" ")}
   if (kBegin < kEnd) {
     ${a.setup}
     ${b.setup}
     var depth = kBegin;
     ${a.load("depth")}
     ${b.load("depth")}
-    var current = 0u;
     ${a.store}
     ${b.store}
     workgroupBarrier();
@@ -123,7 +119,7 @@ ${epilogue(variant)}`;
         .map(step)
         .join("\n      ")}
       if (!more) { break; }
-      ${tile.buffers === 2 ? `current = ${buffer}u - current;` : "workgroupBarrier();"}
+      workgroupBarrier();
       ${a.store}
       ${b.store}
       workgroupBarrier();
@@ -207,7 +203,7 @@ function stage(
       .map((i) => `{ ${at(i)} ${loadWord(name, operand, i, depth, variant.tail, outerBegin, outerEnd)} }`)
       .join("\n        ");
   const store = loads
-    .map((i) => `{ ${at(i)} tile[current + ${begin}u + r * ${stride}u + q] = ${name}Next${i}; }`)
+    .map((i) => `{ ${at(i)} tile[${begin}u + r * ${stride}u + q] = ${name}Next${i}; }`)
     .join("\n      ");
   return { setup, load, store };
 }

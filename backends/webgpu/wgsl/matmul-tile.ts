@@ -1,7 +1,7 @@
 /**
  * Matrix product on plain arithmetic units: a workgroup computes a block of the result from blocks of both operands that
  * it stages, transposed to depth-major order, in workgroup memory. Each thread keeps a register tile in quadrants of four
- * by four; the next blocks travel from global memory to registers while the current ones are multiplied.
+ * by four; the next blocks travel from global memory to registers while the current ones are multiplied (a second block in workgroup memory, to save a barrier, was slower).
  *
  * @module
  */
@@ -22,12 +22,10 @@ export interface TileShape {
   readonly k: number;
   readonly threadM: number;
   readonly threadN: number;
-  /** Staged blocks: with two, one barrier a step. */
-  readonly buffers: 1 | 2;
 }
 
 /** Threads of a workgroup. */
-export function tileThreads(tile: TileShape): number {
+function tileThreads(tile: TileShape): number {
   return (tile.m / tile.threadM) * (tile.n / tile.threadN);
 }
 
@@ -41,8 +39,8 @@ export function matmulTile(tile: TileShape, variant: MatmulVariant): KernelSourc
   const a = stage("a", variant.a, tile.m, tile.k, threads, variant.tail);
   const b = stage("b", variant.b, tile.n, tile.k, threads, variant.tail);
   const step = (k: number): string => `{
-      ${rows.map((i) => `let x${i} = tileA[atA + ${k * a.stride + (i * quadM) / 4}u];`).join(" ")}
-      ${columns.map((j) => `let y${j} = tileB[atB + ${k * b.stride + (j * quadN) / 4}u];`).join(" ")}
+      ${rows.map((i) => `let x${i} = tileA[threadRow + ${k * a.stride + (i * quadM) / 4}u];`).join(" ")}
+      ${columns.map((j) => `let y${j} = tileB[threadColumn + ${k * b.stride + (j * quadN) / 4}u];`).join(" ")}
       ${rows
         .flatMap((i) =>
           range(4).flatMap((r) =>
@@ -58,8 +56,8 @@ export function matmulTile(tile: TileShape, variant: MatmulVariant): KernelSourc
   const across = tile.n / tile.threadN;
   const [warpsAcross, inWarp] = across >= 8 ? [across / 8, 8] : [1, across];
   const declarations = `
-var<workgroup> tileA: array<vec4<f32>, ${tile.buffers * a.size}>;
-var<workgroup> tileB: array<vec4<f32>, ${tile.buffers * b.size}>;
+var<workgroup> tileA: array<vec4<f32>, ${a.size}>;
+var<workgroup> tileB: array<vec4<f32>, ${b.size}>;
 ${epilogue(variant)}`;
   const main = `
   ${prologue(tile.m, tile.n)}
@@ -74,9 +72,8 @@ ${epilogue(variant)}`;
     var depth = kBegin;
     ${a.load("depth")}
     ${b.load("depth")}
-    var current = 0u;
-    ${a.store("current")}
-    ${b.store("current")}
+    ${a.store}
+    ${b.store}
     workgroupBarrier();
     loop {
       let next = depth + ${tile.k}u;
@@ -85,13 +82,11 @@ ${epilogue(variant)}`;
         ${a.load("next")}
         ${b.load("next")}
       }
-      let atA = current * ${a.size}u + threadRow;
-      let atB = current * ${b.size}u + threadColumn;
       ${range(tile.k).map(step).join("\n      ")}
       if (!more) { break; }
-      ${tile.buffers === 2 ? "current = 1u - current;" : "workgroupBarrier();"}
-      ${a.store("current")}
-      ${b.store("current")}
+      workgroupBarrier();
+      ${a.store}
+      ${b.store}
       workgroupBarrier();
       depth = next;
     }
@@ -123,7 +118,7 @@ interface Stage {
   readonly size: number;
   readonly setup: string;
   load(depth: string): string;
-  store(buffer: string): string;
+  readonly store: string;
 }
 
 /** How one operand gets from global memory to depth-major blocks. `outer` is its row (a) or column (b) of the product. */
@@ -135,7 +130,6 @@ function stage(
   threads: number,
   tail: boolean,
 ): Stage {
-  const upper = name.toUpperCase();
   const [outerBegin, outerEnd] = name === "a" ? ["rowBegin", "p.m"] : ["columnBegin", "p.n"];
   const total = (extent * depths) / 4;
   const loads = range(total / threads);
@@ -159,37 +153,43 @@ function stage(
   const load = (depth: string): string =>
     loads
       .map((i) => {
-        const to = `${name}Next${i}`;
-        const from = `${name}Base${i}`;
-        const body = operand.deep ? loadDeep(`$${name}`, operand.vector, to, from, depth, tail) : loadWide();
-        function loadWide(): string {
-          const row = `${from} + ((${depth} * p.${name}Row)${shift})`;
-          const each = range(4).map(
-            (j) => `f32($${name}[${row} + min(${outerBegin} + q * 4u + ${j}u, ${outerEnd} - 1u)])`,
-          );
-          const value = `vec4<f32>(${operand.vector ? `$${name}[${row}]` : each.join(", ")})`;
-          return tail
-            ? `${to} = vec4<f32>(); if (${depth} + r < kEnd) { ${to} = ${value}; }`
-            : `${to} = ${value};`;
-        }
+        const [to, from] = [`${name}Next${i}`, `${name}Base${i}`];
+        const wide = `${from} + ((${depth} * p.${name}Row)${shift})`;
+        const body = operand.deep
+          ? loadDeep(`$${name}`, operand.vector, to, from, depth, tail)
+          : loadWide(`$${name}`, operand.vector, to, wide, depth, tail, outerBegin!, outerEnd!);
         return `{ ${at(i)} ${body} }`;
       })
       .join("\n        ");
-  const store = (buffer: string): string =>
-    loads
-      .map((i) => {
-        const to = `tile${upper}[${buffer} * ${stride * depths}u`;
-        const body = operand.deep
-          ? range(4)
-              .map(
-                (j) => `${to} + (q * 4u + ${j}u) * ${stride}u + (r >> 2u)][r & 3u] = ${name}Next${i}[${j}];`,
-              )
-              .join(" ")
-          : `${to} + r * ${stride}u + q] = ${name}Next${i};`;
-        return `{ ${at(i)} ${body} }`;
-      })
-      .join("\n      ");
+  const tileName = `tile${name.toUpperCase()}`;
+  const store = loads
+    .map((i) => {
+      const deep = range(4).map(
+        (j) => `${tileName}[(q * 4u + ${j}u) * ${stride}u + (r >> 2u)][r & 3u] = ${name}Next${i}[${j}];`,
+      );
+      const wide = `${tileName}[r * ${stride}u + q] = ${name}Next${i};`;
+      return `{ ${at(i)} ${operand.deep ? deep.join(" ") : wide} }`;
+    })
+    .join("\n      ");
   return { stride, size: stride * depths, setup, load, store };
+}
+
+/** Loads four neighbours along the outer extent; beyond the depth they are zero. */
+function loadWide(
+  name: string,
+  vector: boolean,
+  to: string,
+  row: string,
+  depth: string,
+  tail: boolean,
+  outerBegin: string,
+  outerEnd: string,
+): string {
+  const each = range(4).map(
+    (j) => `f32(${name}[${row} + min(${outerBegin} + q * 4u + ${j}u, ${outerEnd} - 1u)])`,
+  );
+  const value = `vec4<f32>(${vector ? `${name}[${row}]` : each.join(", ")})`;
+  return tail ? `${to} = vec4<f32>(); if (${depth} + r < kEnd) { ${to} = ${value}; }` : `${to} = ${value};`;
 }
 
 /** Loads four neighbours in depth; beyond the depth they are zero. */
@@ -217,5 +217,5 @@ function loadDeep(
 
 /** Most bytes of workgroup memory that a tile takes, in any layout. */
 export function tileBytes(tile: TileShape): number {
-  return 4 * tile.buffers * tile.k * (tile.m + tile.n + 8);
+  return 4 * tile.k * (tile.m + tile.n + 8);
 }

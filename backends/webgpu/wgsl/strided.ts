@@ -10,6 +10,7 @@ import type { FloatType } from "../spans.ts";
 import { binaryFunction } from "./elementwise.ts";
 import type { KernelSource } from "./source.ts";
 
+/** Invocations of a workgroup. */
 export const STRIDED_WORKGROUP = 256;
 
 /** Parameters of `rank` dimensions: sizes of all but the first, and strides of each operand. */
