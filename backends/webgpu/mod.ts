@@ -9,7 +9,7 @@ import { probeWebgpu } from "./probe.ts";
 
 /**
  * Opens GPUs. Settings: `provider` (dawn, runtime), `adapter` (index or PCI address), `checks`, `f16`, `subgroups`,
- * `matrix`, `immediates`, `profile` (on, off), `power` (high-performance, low-power), `memory-limit` and `binding-limit`
+ * `matrix`, `immediates`, `profile` (on, off), `kernels` (auto, tiled, plain), `power` (high-performance, low-power), `memory-limit` and `binding-limit`
  * (bytes).
  */
 export const webgpuBackend: BackendFactory = Object.freeze({

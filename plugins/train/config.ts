@@ -103,8 +103,19 @@ export function placeConfig(options: Options): PlaceConfig {
       throw new ConfigError(`cannot use --backend-options: given "${setting}", allowed is KEY=VALUE`);
     return [setting.slice(0, at), setting.slice(at + 1)];
   });
+  const backend = text(options, "backend")!;
+  for (const name of ["provider", "checks"]) {
+    const value = options[`webgpu-${name}`];
+    if (value === undefined) continue;
+    if (backend !== "webgpu") {
+      throw new ConfigError(
+        `cannot use --webgpu-${name}: given with --backend ${backend}, allowed is --backend webgpu`,
+      );
+    }
+    settings.push([name, typeof value === "boolean" ? (value ? "on" : "off") : String(value)]);
+  }
   return {
-    backend: text(options, "backend")!,
+    backend,
     backendSettings: Object.fromEntries(settings),
     collective: text(options, "collective")!,
     worldSize: number(options, "world-size"),

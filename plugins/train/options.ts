@@ -14,6 +14,15 @@ export const PLACE_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     placeholder: "KEY=VALUE",
     description: "settings of the backend, for example matmul=wasm",
   },
+  "webgpu-provider": {
+    type: "string",
+    choices: ["dawn", "runtime"],
+    description: "backend webgpu: Dawn (npm webgpu, the default) or the runtime's own navigator.gpu",
+  },
+  "webgpu-checks": {
+    type: "boolean",
+    description: "backend webgpu: Dawn's bounds and command checks, off by default",
+  },
   collective: { type: "string", default: "threads", description: "how ranks run and exchange data" },
   "world-size": { type: "integer", min: 1, max: 65536, default: 1, description: "number of ranks" },
 };

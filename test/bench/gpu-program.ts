@@ -1,4 +1,5 @@
 /** What each rank of the GPU benchmark does: GPT-2 124M under FSDP2, timed as a user sees it. */
+import type { WebgpuBackend } from "../../backends/webgpu/backend.ts";
 import { modulesToWrap, transformerWrap } from "../../core/engine/wrap-policy.ts";
 import { clipGradNorm, fullyShard, MODEL, optim, type Rank, registry } from "../../mod.ts";
 
@@ -24,6 +25,8 @@ export interface GpuBenchResult {
   /** Highest bytes of each step: equal steps need equally much. */
   readonly peaks: readonly number[];
   readonly losses: readonly number[];
+  /** Device milliseconds a step by kernel family, the largest first; empty unless the backend was made with profile=on. */
+  readonly families: readonly { readonly family: string; readonly milliseconds: number }[];
 }
 
 /** Trains on random tokens. */
@@ -47,6 +50,7 @@ export async function main(rank: Rank, raw: unknown): Promise<GpuBenchResult> {
   const losses: number[] = [];
   for (let step = 0; step < warmup + steps; step++) {
     memory.resetPeak();
+    if (step === warmup) await (device.backend as WebgpuBackend).kernelTimes();
     await rank.collective.barrier().wait();
     const began = performance.now();
     const scale = scaler?.scale ?? 1;
@@ -71,5 +75,17 @@ export async function main(rank: Rank, raw: unknown): Promise<GpuBenchResult> {
     if (step >= warmup) times.push(performance.now() - began);
     if (step >= warmup) peaks.push(memory.report().peakTotal);
   }
-  return { device: device.backend.description, steps: times, peakBytes: Math.max(...peaks), peaks, losses };
+  const backend = device.backend as WebgpuBackend;
+  const families = (await backend.kernelTimes()).map(({ family, milliseconds }) => ({
+    family,
+    milliseconds: milliseconds / steps,
+  }));
+  return {
+    device: backend.description,
+    steps: times,
+    peakBytes: Math.max(...peaks),
+    peaks,
+    losses,
+    families,
+  };
 }

@@ -16,12 +16,14 @@ const median = (values: readonly number[]): number => [...values].sort((a, b) =>
 
 for (const half of [false, true]) {
   for (const worldSize of worlds) {
-    const name = `ours ${half ? "f16" : "f32"}`;
+    // Over two GPUs parameters stay gathered until their backward: transfers cost more than memory there.
+    const keep = worldSize > 1 ? { reshardAfterForward: false } : {};
+    const name = `ours ${half ? "f16" : "f32"}${worldSize > 1 ? ", not resharded after forward" : ""}`;
     try {
       const results = (await launch(program, {
         worldSize,
         backend: "webgpu",
-        args: { ...args, half },
+        args: { ...args, ...keep, half },
       })) as GpuBenchResult[];
       const [first] = results as [GpuBenchResult];
       // A step is as long as its slowest rank's.
@@ -43,6 +45,31 @@ for (const half of [false, true]) {
     }
   }
 }
+console.log(
+  `${runtimeDescription()}, GPT-2 124M, sequence ${args.seqLen}, batch ${args.batch} a rank, AdamW`,
+);
+console.log(
+  "\nshare of a step's device time by kernel family, one GPU, in an own run (timing slows a step down):",
+);
+for (const half of [false, true]) {
+  try {
+    const backendSettings = { profile: "on" };
+    const profiled = { ...args, half, steps: 3 };
+    const [result] = (await launch(program, {
+      backend: "webgpu",
+      backendSettings,
+      args: profiled,
+    })) as GpuBenchResult[];
+    const { families } = result!;
+    const total = families.reduce((sum, { milliseconds }) => sum + milliseconds, 0);
+    const shares = families
+      .slice(0, 8)
+      .map(({ family, milliseconds }) => `${family} ${((100 * milliseconds) / total).toFixed(0)} %`);
+    console.log(`  ${half ? "f16" : "f32"}: ${total.toFixed(1)} ms: ${shares.join(", ")}`);
+  } catch (error) {
+    console.log(`  ${half ? "f16" : "f32"}: ${(error as Error).message}`);
+  }
+}
 const script = new URL("torch-fsdp2.py", import.meta.url).pathname;
 const torch = Bun.spawn(["python3", script, ...worlds.map(String)], {
   stdout: "pipe",
@@ -56,8 +83,6 @@ for (const line of output.split("\n").filter((text) => text.startsWith("{"))) {
 }
 if (!output.includes("{")) rows.push(["PyTorch", "", "not measured: python3 here has no torch with CUDA"]);
 
-console.log(
-  `${runtimeDescription()}\nGPT-2 124M, sequence ${args.seqLen}, batch ${args.batch} a rank, AdamW; median of ${args.steps} steps after ${args.warmup}`,
-);
+console.log(`\nmedian of ${args.steps} steps after ${args.warmup}:`);
 const header = ["what", "GPUs", "ms/step", "tokens/s", "peak a rank", "loss"];
 for (const line of textTable(rows, { header })) console.log(line);

@@ -55,7 +55,7 @@ describe("train reproduces PyTorch FSDP2's gpt2-tiny", () => {
     ["bun", 1, ["--backend", "webgpu"]],
     ["bun", 2, ["--backend", "webgpu", "--fsdp-forward-prefetch"]],
     ["bun", 4, ["--backend", "webgpu"]],
-    ["deno", 2, ["--backend", "webgpu", "--backend-options", "checks=on"]],
+    ["deno", 2, ["--backend", "webgpu", "--webgpu-checks"]],
   ];
   for (const [runtime, worldSize, extra] of gpu) {
     testOnGpu(

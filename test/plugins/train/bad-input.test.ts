@@ -35,6 +35,11 @@ const cases: readonly Case[] = [
     says: ["abacus", "blas"],
   },
   {
+    name: "a WebGPU option without that backend",
+    args: () => [...tiny, "--webgpu-checks"],
+    says: ["--webgpu-checks", "--backend webgpu"],
+  },
+  {
     name: "no data",
     args: () => ["--config-model", "gpt2-bytes", "--steps", "1"],
     says: ["--data", "--tokens"],
