@@ -16,6 +16,13 @@ export interface SharePeers {
   wake(): void;
 }
 
+/** What is done when no rank holds a share any more, or its group failed. */
+interface ShareEnd {
+  readonly exposed: Exposed | undefined;
+  resolve(): void;
+  reject(error: Error): void;
+}
+
 /** One rank's shares, numbered in the order of their calls. */
 export class RankShares {
   readonly #block: GroupBlock;
@@ -24,6 +31,8 @@ export class RankShares {
   readonly #held: HeldShares = new HeldShares();
   /** Shares that this rank has not released, or not even got; the oldest first. */
   readonly #unreleased: Set<number> = new Set();
+  /** How each share that is held somewhere will end. */
+  readonly #ends: Map<number, ShareEnd> = new Map();
   #count = 0;
 
   constructor(block: GroupBlock, rank: number, peers: SharePeers) {
@@ -41,9 +50,16 @@ export class RankShares {
 
   /** Hands a share to the caller; `exposed` is what the others read of this rank. */
   hold(turn: number, inputs: readonly HostArray[], exposed: Exposed | undefined): SharedInputs {
-    const released = this.#end(turn, exposed);
+    const { promise: released, resolve, reject } = Promise.withResolvers<void>();
     // A failed share that nobody awaits must not end the rank.
     released.catch(() => {});
+    this.#ends.set(turn, { exposed, resolve, reject });
+    this.#peers
+      .until(() => this.#block.released(turn))
+      .then(
+        () => this.#endUpTo(turn),
+        (error: Error) => this.#fail(turn, error),
+      );
     return this.#held.hold({ inputs, released, letGo: () => this.#letGo(turn) });
   }
 
@@ -51,12 +67,21 @@ export class RankShares {
     this.#held.releaseAll();
   }
 
-  async #end(turn: number, exposed: Exposed | undefined): Promise<void> {
-    try {
-      await this.#peers.until(() => this.#block.released(turn));
-    } finally {
+  /** What was released up to a turn ends in the order of the calls, whichever wait woke first. */
+  #endUpTo(turn: number): void {
+    for (const [ended, { exposed, resolve }] of [...this.#ends].sort(([a], [b]) => a - b)) {
+      if (ended > turn) return;
+      this.#ends.delete(ended);
       exposed?.release();
+      resolve();
     }
+  }
+
+  #fail(turn: number, error: Error): void {
+    const end = this.#ends.get(turn);
+    this.#ends.delete(turn);
+    end?.exposed?.release();
+    end?.reject(error);
   }
 
   #letGo(turn: number): void {
