@@ -5,38 +5,17 @@
  */
 import type { Span } from "../../core/contracts/backend.ts";
 import { ShapeError } from "../../core/contracts/errors.ts";
+import { type IterationSpace, mergeDims, numelOf } from "../../core/tensor/shape.ts";
 import type { Gpu } from "./dispatch.ts";
 import { part, unitsPerBinding } from "./spans.ts";
 
 /** An iteration space after merging. */
-export interface Space {
-  readonly sizes: readonly number[];
-  /** Per operand. */
-  readonly strides: readonly (readonly number[])[];
-}
-
-/** Number of elements of an iteration space. */
-export function sizeOf(sizes: readonly number[]): number {
-  return sizes.reduce((product, size) => product * size, 1);
-}
+export type Space = IterationSpace;
 
 /** Merges dimensions and drops those of extent 1; at least one is left. */
 export function merge(sizes: readonly number[], strides: readonly (readonly number[])[]): Space {
-  const extents: number[] = [];
-  const merged: number[][] = strides.map(() => []);
-  for (let d = sizes.length - 1; d >= 0; d--) {
-    const size = sizes[d]!;
-    if (size === 1) continue;
-    const inner = extents[0];
-    if (inner !== undefined && strides.every((s, n) => s[d] === merged[n]![0]! * inner)) {
-      extents[0] = inner * size;
-      continue;
-    }
-    extents.unshift(size);
-    for (const [n, s] of strides.entries()) merged[n]!.unshift(s[d]!);
-  }
-  if (extents.length === 0) return { sizes: [1], strides: strides.map(() => [1]) };
-  return { sizes: extents, strides: merged };
+  const merged = mergeDims(sizes, strides);
+  return merged.sizes.length > 0 ? merged : { sizes: [1], strides: strides.map(() => [1]) };
 }
 
 /** Elements from the first to behind the last that an iteration space touches. */
@@ -74,7 +53,7 @@ export function inSlabs(
 ): void {
   const { sizes, strides } = space;
   const [first, ...rest] = sizes as [number, ...number[]];
-  const inner = sizeOf(rest);
+  const inner = numelOf(rest);
   const touched = Math.max(first * inner, ...strides.map((s) => reach(sizes, s)));
   if (touched <= unitsPerBinding(gpu, elementBytes)) {
     const parts = spans.map((span, i) => part(span, 0, reach(sizes, strides[i]!)));

@@ -82,3 +82,28 @@ export function broadcastStrides(from: Shape, to: Shape): number[] {
     return source < 0 || (from[source] === 1 && extent !== 1) ? 0 : own[source]!;
   });
 }
+
+/** An iteration space over several operands. */
+export interface IterationSpace {
+  readonly sizes: Shape;
+  /** Per operand. */
+  readonly strides: readonly (readonly number[])[];
+}
+
+/** Makes dims that lie behind each other in every operand one, and drops those of extent 1. May leave none. */
+export function mergeDims(sizes: Shape, strides: readonly (readonly number[])[]): IterationSpace {
+  const extents: number[] = [];
+  const merged: number[][] = strides.map(() => []);
+  for (let d = sizes.length - 1; d >= 0; d--) {
+    const size = sizes[d]!;
+    if (size === 1) continue;
+    const inner = extents[0];
+    if (inner !== undefined && strides.every((s, n) => s[d] === merged[n]![0]! * inner)) {
+      extents[0] = inner * size;
+      continue;
+    }
+    extents.unshift(size);
+    for (const [n, s] of strides.entries()) merged[n]!.unshift(s[d]!);
+  }
+  return { sizes: extents, strides: merged };
+}

@@ -3,10 +3,12 @@
  *
  * @module
  */
+
 import type { Span } from "../../../core/contracts/backend.ts";
 import type { BinaryOp, Kernels, UnaryOp } from "../../../core/contracts/kernels.ts";
+import { numelOf } from "../../../core/tensor/shape.ts";
 import { type Heap, requireLength, requireSame } from "../kernels/heap.ts";
-import { collapse, forEachRow, requireWithin, sizeOf } from "../kernels/strides.ts";
+import { collapse, forEachRow, requireWithin } from "../kernels/strides.ts";
 import type { WasmKernels } from "../wasm/load.ts";
 
 /** Numbers that the module gives to the functions it has: see wasm/assembly/elementwise.ts. */
@@ -64,7 +66,7 @@ export function fastElementwise(plain: Kernels, heap: Heap, wasm: WasmKernels): 
       if (code === undefined || !steps || !long || !isFloat32(a.span, b.span, out)) {
         return plain.binary(op, a, b, out, sizes);
       }
-      requireLength(op, out, sizeOf(sizes));
+      requireLength(op, out, numelOf(sizes));
       requireWithin(op, a.span, 0, sizes, a.strides);
       requireWithin(op, b.span, 0, sizes, b.strides);
       const [pa, pb, po] = [heap.address(a.span), heap.address(b.span), heap.address(out)];

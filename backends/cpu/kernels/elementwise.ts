@@ -3,12 +3,14 @@
  *
  * @module
  */
+
 import type { Span } from "../../../core/contracts/backend.ts";
 import type { BinaryOp, StridedOperand, UnaryOp } from "../../../core/contracts/kernels.ts";
+import { numelOf } from "../../../core/tensor/shape.ts";
 import { toBfloat16 } from "./cast.ts";
 import { erf } from "./erf.ts";
 import { floats, floatsOf, type Heap, requireSame } from "./heap.ts";
-import { collapse, forEachRow, requireWithin, sizeOf } from "./strides.ts";
+import { collapse, forEachRow, requireWithin } from "./strides.ts";
 
 const SQRT_HALF = Math.SQRT1_2;
 const INV_SQRT_2PI = 0.3989422804014327;
@@ -119,7 +121,7 @@ export function binary(
   out: Span,
   sizes: readonly number[],
 ): void {
-  const target = floatsOf(heap, op, out, sizeOf(sizes));
+  const target = floatsOf(heap, op, out, numelOf(sizes));
   const left = operand(heap, op, a, sizes);
   const right = operand(heap, op, b, sizes);
   const f = BINARY[op];
@@ -143,7 +145,7 @@ export function where(
   out: Span,
   sizes: readonly number[],
 ): void {
-  const target = floatsOf(heap, "where", out, sizeOf(sizes));
+  const target = floatsOf(heap, "where", out, numelOf(sizes));
   requireWithin("where", condition.span, 0, sizes, condition.strides);
   const test = heap.view(condition.span);
   const left = operand(heap, "where", a, sizes);

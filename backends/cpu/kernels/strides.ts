@@ -6,6 +6,7 @@
  */
 import type { Span } from "../../../core/contracts/backend.ts";
 import { ShapeError } from "../../../core/contracts/errors.ts";
+import { mergeDims } from "../../../core/tensor/shape.ts";
 
 /** An iteration space after collapsing. */
 export interface StridedLoop {
@@ -19,31 +20,14 @@ export interface StridedLoop {
   readonly strides: readonly number[];
 }
 
-/** Number of elements of an iteration space. */
-export function sizeOf(sizes: readonly number[]): number {
-  return sizes.reduce((product, size) => product * size, 1);
-}
-
 /** Merges dimensions and drops those of extent 1. */
 export function collapse(sizes: readonly number[], strides: readonly (readonly number[])[]): StridedLoop {
-  const extents: number[] = [];
-  const merged: number[][] = strides.map(() => []);
-  for (let d = sizes.length - 1; d >= 0; d--) {
-    const size = sizes[d]!;
-    if (size === 1) continue;
-    const inner = extents[0];
-    if (inner !== undefined && strides.every((s, n) => s[d] === merged[n]![0]! * inner)) {
-      extents[0] = inner * size;
-      continue;
-    }
-    extents.unshift(size);
-    for (const [n, s] of strides.entries()) merged[n]!.unshift(s[d]!);
-  }
+  const merged = mergeDims(sizes, strides);
   return {
-    outer: extents.slice(0, -1),
-    outerStrides: merged.map((s) => s.slice(0, -1)),
-    length: extents.at(-1) ?? 1,
-    strides: merged.map((s) => s.at(-1) ?? 1),
+    outer: merged.sizes.slice(0, -1),
+    outerStrides: merged.strides.map((s) => s.slice(0, -1)),
+    length: merged.sizes.at(-1) ?? 1,
+    strides: merged.strides.map((s) => s.at(-1) ?? 1),
   };
 }
 

@@ -3,14 +3,16 @@
  *
  * @module
  */
+
 import type { Span } from "../../../core/contracts/backend.ts";
 import { DTYPES } from "../../../core/contracts/dtype.ts";
 import { ShapeError } from "../../../core/contracts/errors.ts";
 import type { CopyBox } from "../../../core/contracts/kernels.ts";
+import { numelOf } from "../../../core/tensor/shape.ts";
 import { MAX_GRID } from "../constants.ts";
 import type { Gpu } from "../dispatch.ts";
 import { floatType, part, unitsPerBinding } from "../spans.ts";
-import { inSlabs, merge, reach, requireWithin, type Space, sizeOf } from "../strides.ts";
+import { inSlabs, merge, reach, requireWithin, type Space } from "../strides.ts";
 import { addSource, BYTES_WORKGROUP, boxRows, type CopyUnit, copySource, MAX_BOXES } from "../wgsl/bytes.ts";
 import type { KernelSource } from "../wgsl/source.ts";
 
@@ -159,7 +161,7 @@ function writeBox(table: Uint32Array, at: number, { space, source, target }: Box
   const rank = space.sizes.length;
   const sizes = space.sizes.with(rank - 1, space.sizes[rank - 1]! / unit);
   const strides = space.strides.map((of) => of.map((stride, d) => (d === rank - 1 ? stride : stride / unit)));
-  const count = sizeOf(sizes);
+  const count = numelOf(sizes);
   table.set([count, source / unit, target / unit, ...sizes, ...strides.flat()], at);
   return count;
 }

@@ -3,12 +3,14 @@
  *
  * @module
  */
+
 import type { Span } from "../../../core/contracts/backend.ts";
 import { DTYPES } from "../../../core/contracts/dtype.ts";
 import type { BinaryOp, StridedOperand, UnaryOp } from "../../../core/contracts/kernels.ts";
+import { numelOf } from "../../../core/tensor/shape.ts";
 import type { Gpu } from "../dispatch.ts";
 import { commonType, floatType, part, requireLength, requireSame } from "../spans.ts";
-import { inSlabs, merge, requireWithin, type Space, sizeOf } from "../strides.ts";
+import { inSlabs, merge, requireWithin, type Space } from "../strides.ts";
 import { affineSource, binarySource, unaryBackwardSource, unarySource } from "../wgsl/elementwise.ts";
 import { STRIDED_WORKGROUP, stridedBinarySource, whereSource } from "../wgsl/strided.ts";
 import { runMap } from "./map.ts";
@@ -45,7 +47,7 @@ export function binary(
   sizes: readonly number[],
 ): void {
   const type = commonType(gpu, op, [out, a.span, b.span]);
-  const n = sizeOf(sizes);
+  const n = numelOf(sizes);
   requireLength(op, out, n);
   for (const { span, strides } of [a, b]) requireWithin(op, span, 0, sizes, strides);
   if (n === 0) return;
@@ -74,7 +76,7 @@ export function where(
   sizes: readonly number[],
 ): void {
   const type = commonType(gpu, "where", [out, a.span, b.span]);
-  const n = sizeOf(sizes);
+  const n = numelOf(sizes);
   requireLength("where", out, n);
   for (const { span, strides } of [condition, a, b]) requireWithin("where", span, 0, sizes, strides);
   if (n === 0) return;
