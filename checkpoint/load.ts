@@ -49,7 +49,7 @@ export async function openManifest(store: CheckpointStore, name: string): Promis
 }
 
 /** The newest committed checkpoint: the highest step by name. @throws CheckpointError when there is none. */
-export async function latestName(store: CheckpointStore): Promise<string> {
+async function latestName(store: CheckpointStore): Promise<string> {
   let latest: { name: string; step: number } | undefined;
   for (const name of await store.list()) {
     const digits = /^step-([0-9]{8,16})$/.exec(name)?.[1];

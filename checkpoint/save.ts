@@ -21,7 +21,7 @@ import { checkState } from "./state-check.ts";
 import { MANIFEST_FILE } from "./stores/names.ts";
 
 /** Name of the checkpoint of a step. @throws CheckpointError when `step` is not an integer from 0 to 2^53 - 1. */
-export function checkpointName(step: number): string {
+function checkpointName(step: number): string {
   if (!Number.isSafeInteger(step) || step < 0) {
     throw new CheckpointError(`step: ${step}, allowed are integers from 0 to 2^53 - 1`);
   }

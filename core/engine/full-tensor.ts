@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Collective } from "../contracts/collective.ts";
 import { type HostArray, newHostArray } from "../contracts/dtype.ts";
 import { forEachRun } from "../nn/init.ts";
 import type { Parameter } from "../nn/parameter.ts";
@@ -11,9 +12,25 @@ import { numelOf } from "../tensor/shape.ts";
 /**
  * The whole values of a parameter, row-major, on every rank of its group.
  *
- * Collective over that group. Holds about two copies of the one parameter on the host while it runs.
+ * Collective over that group. Holds about two copies of the one parameter on the host while it runs. Calls that overlap
+ * run one after the other, in the order in which they were made.
  */
-export async function gatherParameter(parameter: Parameter): Promise<HostArray> {
+export function gatherParameter(parameter: Parameter): Promise<HostArray> {
+  const group = parameter.manager?.group;
+  if (group === undefined) return parameter.local.data();
+  // Devices answer when they like: without a queue, ranks could come to the group's collectives in different orders.
+  const gathered = (queues.get(group) ?? Promise.resolve()).then(() => gather(parameter));
+  queues.set(
+    group,
+    gathered.catch(() => {}),
+  );
+  return gathered;
+}
+
+/** The last gather of each group. */
+const queues = new WeakMap<Collective, Promise<unknown>>();
+
+async function gather(parameter: Parameter): Promise<HostArray> {
   const own = await parameter.local.data();
   const { manager } = parameter;
   if (manager === undefined || manager.group.size === 1) return own;

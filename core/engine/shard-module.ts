@@ -42,11 +42,6 @@ export function unitOf(module: AnyModule): Unit | undefined {
   return entries.get(module)?.unit;
 }
 
-/** Whether a module was sharded. */
-export function isSharded(module: AnyModule): boolean {
-  return entries.has(module);
-}
-
 /** The units at and below a module, parents first. */
 export function unitsBelow(module: AnyModule): Unit[] {
   return [...module.modules()].flatMap((inner) => unitOf(inner) ?? []);

@@ -20,7 +20,7 @@ export const envPlugin: Plugin = Object.freeze<Plugin>({
 });
 
 const envCommand: CommandSpec = {
-  summary: "shows runtimes, adapters, BLAS, MPI found, and what will be used",
+  summary: "shows runtimes, adapters and BLAS found, and what will be used",
   options: {},
   run: async (context) => {
     const report = await environment(context.registry);

@@ -72,7 +72,7 @@ export function isNode(edge: GradNode | Tensor): edge is GradNode {
 }
 
 /** Frees what a node saved. */
-export function releaseNode(node: GradNode): void {
+function releaseNode(node: GradNode): void {
   if (node.done) return;
   node.done = true;
   for (const tensor of node.saved) tensor?.releaseSaved();

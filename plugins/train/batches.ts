@@ -37,10 +37,7 @@ export interface BatchPlace {
 }
 
 /** The data of a run as text. */
-export function openCorpus(
-  registry: Registry,
-  config: Pick<TrainConfig, "data">,
-): Promise<Corpus> | undefined {
+function openCorpus(registry: Registry, config: Pick<TrainConfig, "data">): Promise<Corpus> | undefined {
   if (config.data.kind === "text") return readCorpus(config.data.paths);
   if (config.data.kind === "demo") return demoCorpus(registry.root);
   return undefined;

@@ -49,7 +49,7 @@ export interface ScoreKernels {
 }
 
 /** Columns that row `row` sees. */
-export function visibleColumns(block: ScoreBlock, row: number): number {
+function visibleColumns(block: ScoreBlock, row: number): number {
   return block.causal ? Math.min(Math.max(block.visible + row, 0), block.columns) : block.columns;
 }
 

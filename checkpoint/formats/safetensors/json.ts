@@ -35,7 +35,7 @@ function skipSpace(cursor: JsonCursor): void {
 }
 
 /** Takes one punctuation character, with white space before it. @throws CheckpointError when another comes. */
-export function takeMark(cursor: JsonCursor, mark: string): void {
+function takeMark(cursor: JsonCursor, mark: string): void {
   if (!tryMark(cursor, mark)) throw unexpected(cursor, `"${mark}"`);
 }
 
@@ -87,7 +87,7 @@ function takeEscape(cursor: JsonCursor): string {
 }
 
 /** Takes a non-negative integer, written plainly: `2`, not `2.0`, `2e0`, `02` or `-0`. @throws CheckpointError also above 2^53 - 1. */
-export function takeInteger(cursor: JsonCursor): number {
+function takeInteger(cursor: JsonCursor): number {
   skipSpace(cursor);
   const begin = cursor.at;
   while (/[0-9]/.test(cursor.text[cursor.at] ?? "")) cursor.at++;

@@ -18,7 +18,7 @@ export interface TextFileFilter {
 }
 
 /** What a folder contributes unless told otherwise: sources and prose, not data. */
-export const TEXT_FILES: TextFileFilter = {
+const TEXT_FILES: TextFileFilter = {
   extensions: [".ts", ".mts", ".cts", ".tsx", ".js", ".mjs", ".cjs", ".jsx", ".py", ".md", ".txt"],
   maxBytes: 4 * 2 ** 20,
 };

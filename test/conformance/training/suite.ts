@@ -56,10 +56,9 @@ async function trainStack(rank: TestRank, shard: boolean) {
     losses.push(mean[0]!);
     peaks.push(memory.report().peakTotal);
   }
-  const weights: number[][] = [];
-  for (const parameter of model.parameters()) {
-    weights.push(Array.from((await gatherParameter(parameter)) as Float32Array));
-  }
+  // All at once: however a device orders its answers, ranks must come to the collectives in one order.
+  const gathered = await Promise.all(model.parameters().map((parameter) => gatherParameter(parameter)));
+  const weights = gathered.map((values) => Array.from(values as Float32Array));
   return { losses, peaks, weights };
 }
 
