@@ -16,8 +16,9 @@ import { type GpuDevice, openDevice } from "./device.ts";
 import { Dispatcher } from "./dispatch.ts";
 import { copyRaw } from "./kernels/copy.ts";
 import { webgpuKernels } from "./kernels/mod.ts";
+import { findMappedCopy, type MappedCopy } from "./mapped-copy.ts";
 import { parseSettings, type WebgpuSettings } from "./settings.ts";
-import { ReadRing, STAGING_BYTES } from "./staging.ts";
+import { ReadRing, type ReadSlot, STAGING_BYTES } from "./staging.ts";
 import { type KernelTime, KernelTimer } from "./timer.ts";
 
 /** One GPU. */
@@ -35,16 +36,16 @@ export class WebgpuBackend implements Backend {
   readonly #timer: KernelTimer | undefined;
   #disposed = false;
 
-  constructor(gpu: GpuDevice, description: string, settings: WebgpuSettings) {
+  constructor(gpu: GpuDevice, description: string, settings: WebgpuSettings, copy: MappedCopy) {
     this.#gpu = gpu;
     this.description = description;
-    this.#commands = new Commands(gpu);
+    this.#commands = new Commands(gpu, copy);
     this.#pool = new BufferPool(gpu, settings.memoryLimit, (buffer) => {
       this.#dispatcher.forgetBindings();
       this.#commands.discard(buffer);
     });
     this.#dispatcher = new Dispatcher(gpu, this.#pool, this.#commands);
-    this.#reads = new ReadRing(gpu);
+    this.#reads = new ReadRing(gpu, copy);
     if (settings.profile && gpu.features.timestamps) this.#timer = new KernelTimer(gpu, this.#reads);
     this.#commands.timer = this.#timer;
     this.memory = this.#pool.meter;
@@ -91,10 +92,26 @@ export class WebgpuBackend implements Backend {
     const buffer = this.#dispatcher.resolve(target);
     requireAlike("write", target, source);
     const bytes = bytesOf(source);
+    this.#upload(target, buffer, target.offset * DTYPES[target.dtype].bytes, bytes);
+  }
+
+  async writeFrom(target: Span, source: HostArray): Promise<void> {
+    this.#check();
+    const buffer = this.#dispatcher.resolve(target);
+    requireAlike("writeFrom", target, source);
+    const bytes = bytesOf(source);
     const start = target.offset * DTYPES[target.dtype].bytes;
-    for (let at = 0; at < bytes.length; at += STAGING_BYTES) {
-      this.#upload(target, buffer, start + at, bytes.subarray(at, at + STAGING_BYTES));
+    if (!copyable(buffer, start, bytes.length)) {
+      this.#upload(target, buffer, start, bytes);
+      return;
     }
+    const pieces: Promise<void>[] = [];
+    for (let at = 0; at < bytes.length; at += STAGING_BYTES) {
+      const piece = bytes.subarray(at, at + STAGING_BYTES);
+      pieces.push(this.#commands.uploadFrom(piece, buffer.block.gpu, start + at));
+    }
+    await Promise.all(pieces);
+    this.#check();
   }
 
   async read(source: Span): Promise<HostArray> {
@@ -113,17 +130,20 @@ export class WebgpuBackend implements Backend {
     const from = Math.floor(start / 4) * 4;
     const size = Math.ceil((start + bytes.length - from) / 4) * 4;
     // All copies are recorded before anything else can be: a read gives what was there when it was called.
-    const waiting: Promise<void>[] = [];
+    const slots: ReadSlot[] = [];
     for (let at = 0; at < size; at += STAGING_BYTES) {
       const length = Math.min(STAGING_BYTES, size - at);
       const slot = this.#reads.lend(length);
       this.#commands.copy(buffer.block.gpu, from + at, slot.buffer, 0, length);
-      this.#commands.submit();
-      const skip = at === 0 ? start - from : 0;
-      const begin = from + at + skip - start;
-      waiting.push(this.#reads.collect(slot, skip, bytes.subarray(begin, begin + length - skip)));
+      slots.push(slot);
     }
-    await Promise.all(waiting);
+    this.#commands.submit();
+    const collecting = slots.map((slot, i) => {
+      const skip = i === 0 ? start - from : 0;
+      const begin = from + i * STAGING_BYTES + skip - start;
+      return this.#reads.collect(slot, skip, bytes.subarray(begin, from + (i + 1) * STAGING_BYTES - start));
+    });
+    await Promise.all(collecting);
   }
 
   hostView(): undefined {
@@ -144,13 +164,19 @@ export class WebgpuBackend implements Backend {
     this.#commands.submit();
     await this.#gpu.queue.onSubmittedWorkDone().catch(() => {});
     await this.#commands.uploads.settle();
+    await this.#reads.settle();
     await this.#gpu.close();
   }
 
-  /** Copies to a range that need not begin or end at a multiple of four bytes, which is what the device copies. */
+  /** Copies to a range that need not begin or end at a multiple of four bytes, in pieces. */
   #upload(target: Span, buffer: WebgpuBuffer, start: number, bytes: Uint8Array): void {
-    const last = start + bytes.length === buffer.byteLength;
-    if (start % 4 === 0 && (bytes.length % 4 === 0 || last)) {
+    for (let at = 0; at < bytes.length; at += STAGING_BYTES) {
+      this.#uploadPiece(target, buffer, start + at, bytes.subarray(at, at + STAGING_BYTES));
+    }
+  }
+
+  #uploadPiece(target: Span, buffer: WebgpuBuffer, start: number, bytes: Uint8Array): void {
+    if (copyable(buffer, start, bytes.length)) {
       this.#commands.upload(bytes, buffer.block.gpu, start);
       return;
     }
@@ -172,6 +198,11 @@ export class WebgpuBackend implements Backend {
   }
 }
 
+/** Whether a range begins and ends where the device can copy: at multiples of four bytes, or at the buffer's end. */
+function copyable(buffer: WebgpuBuffer, start: number, bytes: number): boolean {
+  return start % 4 === 0 && (bytes % 4 === 0 || start + bytes === buffer.byteLength);
+}
+
 /** @throws ShapeError unless a host array has the form of the span. */
 function requireAlike(call: string, span: Span, host: HostArray): void {
   if (newHostArray(span.dtype, 0).constructor === host.constructor && host.length === span.length) return;
@@ -185,5 +216,5 @@ export async function createWebgpuBackend(options: BackendOptions): Promise<Webg
   const settings = parseSettings(options.settings);
   const { gpu, adapter, description } = await openAdapter(settings, options);
   const device = await openDevice(gpu, adapter, settings);
-  return new WebgpuBackend(device, description, settings);
+  return new WebgpuBackend(device, description, settings, await findMappedCopy());
 }

@@ -6,6 +6,7 @@
  */
 import { USAGE } from "./constants.ts";
 import type { GpuDevice } from "./device.ts";
+import type { MappedCopy } from "./mapped-copy.ts";
 import { UploadRing } from "./staging.ts";
 
 /** Commands of a batch: enough to make submits cheap, few enough to keep the device fed. */
@@ -52,9 +53,9 @@ export class Commands {
   #uniformBytes = 0;
   #discarded: GPUBuffer[] = [];
 
-  constructor(gpu: GpuDevice) {
+  constructor(gpu: GpuDevice, copy: MappedCopy) {
     this.#gpu = gpu;
-    this.uploads = new UploadRing(gpu);
+    this.uploads = new UploadRing(gpu, copy);
     this.uniforms = gpu.device.createBuffer({
       size: UNIFORM_BYTES,
       usage: USAGE.UNIFORM | USAGE.COPY_DST,
@@ -110,6 +111,13 @@ export class Commands {
   /** Records the upload of at most `STAGING_BYTES` bytes. `bytes.length` and the offset are multiples of 4. */
   upload(bytes: Uint8Array, target: GPUBuffer, targetOffset: number): void {
     const staged = this.uploads.stage(bytes);
+    this.#uploaded += bytes.length;
+    this.copy(staged.buffer, staged.offset, target, targetOffset, Math.ceil(bytes.length / 4) * 4);
+  }
+
+  /** `upload` whose copying other threads do; recorded when that is done. */
+  async uploadFrom(bytes: Uint8Array, target: GPUBuffer, targetOffset: number): Promise<void> {
+    const staged = await this.uploads.stageFrom(bytes);
     this.#uploaded += bytes.length;
     this.copy(staged.buffer, staged.offset, target, targetOffset, Math.ceil(bytes.length / 4) * 4);
   }

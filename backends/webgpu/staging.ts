@@ -6,6 +6,7 @@
  */
 import { MAP, USAGE } from "./constants.ts";
 import type { GpuDevice } from "./device.ts";
+import type { MappedCopy } from "./mapped-copy.ts";
 
 /** Largest staging buffer: longer transfers go in pieces. */
 export const STAGING_BYTES: number = 64 * 2 ** 20;
@@ -35,7 +36,6 @@ function take<T extends { readonly bytes: number }>(idle: T[], bytes: number): T
 interface Upload {
   readonly buffer: GPUBuffer;
   readonly bytes: number;
-  mapped: Uint8Array;
   used: number;
 }
 
@@ -48,14 +48,33 @@ export interface Staged {
 /** Fills mapped buffers; what was filled is copied by the commands of the batch, after which it is mapped again. */
 export class UploadRing {
   readonly #gpu: GpuDevice;
+  readonly #copy: MappedCopy;
   readonly #idle: Upload[] = [];
+  /** Copies to staging memory that other threads make. */
+  readonly #copying: Set<Promise<void>> = new Set();
   /** Buffers on their way back to idle. */
   readonly #mapping: Set<Promise<void>> = new Set();
   #filling: Upload[] = [];
   #kept = 0;
 
-  constructor(gpu: GpuDevice) {
+  constructor(gpu: GpuDevice, copy: MappedCopy) {
     this.#gpu = gpu;
+    this.#copy = copy;
+  }
+
+  /** `stage`, made by other threads. The place is good for the batch that is open when this resolves. */
+  async stageFrom(bytes: Uint8Array): Promise<Staged> {
+    const upload = take(this.#idle, bytes.length) ?? this.#create(classOf(bytes.length, SMALLEST_UPLOAD));
+    const copying = this.#copy.fill(upload.buffer, bytes);
+    this.#copying.add(copying);
+    try {
+      await copying;
+    } finally {
+      this.#copying.delete(copying);
+    }
+    upload.used = upload.bytes;
+    this.#filling.push(upload);
+    return { buffer: upload.buffer, offset: 0 };
   }
 
   /** Copies at most `STAGING_BYTES` bytes to staging memory; their place starts at a multiple of 16. */
@@ -63,7 +82,7 @@ export class UploadRing {
     const padded = Math.ceil(bytes.length / 16) * 16;
     const upload = this.#room(padded);
     const offset = upload.used;
-    upload.mapped.set(bytes, offset);
+    new Uint8Array(upload.buffer.getMappedRange(offset, padded)).set(bytes);
     upload.used += padded;
     return { buffer: upload.buffer, offset };
   }
@@ -78,9 +97,9 @@ export class UploadRing {
     };
   }
 
-  /** Resolves when every buffer that was given back has been mapped again, or failed to. */
+  /** Resolves when no copy is under way, and every buffer that was given back has been mapped again, or failed to. */
   async settle(): Promise<void> {
-    await Promise.all(this.#mapping);
+    await Promise.allSettled([...this.#copying, ...this.#mapping]);
   }
 
   #room(bytes: number): Upload {
@@ -98,7 +117,7 @@ export class UploadRing {
       mappedAtCreation: true,
     });
     this.#kept += bytes;
-    return { buffer, bytes, mapped: new Uint8Array(buffer.getMappedRange()), used: 0 };
+    return { buffer, bytes, used: 0 };
   }
 
   #recycle(upload: Upload): void {
@@ -111,7 +130,6 @@ export class UploadRing {
       .mapAsync(MAP.WRITE)
       .then(
         () => {
-          upload.mapped = new Uint8Array(upload.buffer.getMappedRange());
           upload.used = 0;
           this.#idle.push(upload);
         },
@@ -132,11 +150,20 @@ export interface ReadSlot {
 /** Lends buffers that the device copies to and the host maps. */
 export class ReadRing {
   readonly #gpu: GpuDevice;
+  readonly #copy: MappedCopy;
   readonly #idle: ReadSlot[] = [];
+  /** Reads that were begun. */
+  readonly #collecting: Set<Promise<void>> = new Set();
   #kept = 0;
 
-  constructor(gpu: GpuDevice) {
+  constructor(gpu: GpuDevice, copy: MappedCopy) {
     this.#gpu = gpu;
+    this.#copy = copy;
+  }
+
+  /** Resolves when no read is under way. */
+  async settle(): Promise<void> {
+    await Promise.allSettled(this.#collecting);
   }
 
   /** A slot of at least `bytes` bytes. */
@@ -152,10 +179,16 @@ export class ReadRing {
   }
 
   /** Copies a slot's bytes from `skip` on to `target` once the commands submitted so far are done; takes it back. */
-  async collect(slot: ReadSlot, skip: number, target: Uint8Array): Promise<void> {
+  collect(slot: ReadSlot, skip: number, target: Uint8Array): Promise<void> {
+    const collecting = this.#collect(slot, skip, target).finally(() => this.#collecting.delete(collecting));
+    this.#collecting.add(collecting);
+    return collecting;
+  }
+
+  async #collect(slot: ReadSlot, skip: number, target: Uint8Array): Promise<void> {
     const bytes = Math.ceil((skip + target.length) / 4) * 4;
     await this.#gpu.waitFor(slot.buffer.mapAsync(MAP.READ, 0, bytes), "reading device memory");
-    target.set(new Uint8Array(slot.buffer.getMappedRange(0, bytes)).subarray(skip, skip + target.length));
+    await this.#copy.drain(target, slot.buffer, skip);
     slot.buffer.unmap();
     if (this.#kept + slot.bytes > KEEP) {
       slot.buffer.destroy();

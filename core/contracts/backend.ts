@@ -57,6 +57,12 @@ export interface Backend {
   relabel(buffer: DeviceBuffer, category: MemoryCategory): void;
   /** Copies host elements into a span of the same dtype and length. The source may be reused on return. */
   write(target: Span, source: HostArray): void;
+  /**
+   * `write` without holding this thread up: when it resolves, the elements are there for all work called after that. Until
+   * then `source`, which may be shared memory, and the span's content belong to the call.
+   * @throws ShapeError, by rejection, when dtype or length differ.
+   */
+  writeFrom(target: Span, source: HostArray): Promise<void>;
   /** A host copy of a span, after all earlier work on it. */
   read(source: Span): Promise<HostArray>;
   /**

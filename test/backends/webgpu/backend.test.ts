@@ -85,6 +85,52 @@ describe("transfers", () => {
   });
 });
 
+describe("writes that do not hold the thread up", () => {
+  testGpu("they give what writes give, whatever their length and place", {}, async (backend) => {
+    for (const length of [0, 1, 5, 2 ** 18 + 1, 17 * 2 ** 20 + 3]) {
+      const x = span(backend, "float32", length + 2);
+      const bytes = new Float32Array(new SharedArrayBuffer(4 * length));
+      for (let i = 0; i < length; i++) bytes[i] = i % 1_000_003;
+      for (const offset of [0, 1]) {
+        const target = { ...x, offset, length };
+        backend.kernels.fill(x, -1);
+        await backend.writeFrom(target, bytes);
+        const got = await backend.read(target);
+        expect(Buffer.compare(Buffer.from(bytes.buffer), Buffer.from(got.buffer))).toBe(0);
+        expect(await numbers(backend, { ...x, offset: length + 1, length: 1 })).toEqual([-1]);
+      }
+      backend.release(x.buffer);
+    }
+  });
+
+  testGpu("float16 at an odd place", {}, async (backend) => {
+    const x = span(backend, "float16", 7);
+    backend.kernels.fill({ ...x }, 0);
+    const halves = newHostArray("float16", 3);
+    (halves as Uint16Array).set([1, 2, 3]);
+    await backend.writeFrom({ ...x, offset: 1, length: 3 }, halves);
+    expect([...(await backend.read(x))]).toEqual([0, 1, 2, 3, 0, 0, 0]);
+  });
+
+  testGpu("many at a time arrive, and are seen by work that follows", {}, async (backend) => {
+    const spans = Array.from({ length: 12 }, () => span(backend, "float32", 2 ** 18));
+    const writes = spans.map((x, i) => backend.writeFrom(x, new Float32Array(x.length).fill(i)));
+    await Promise.all(writes);
+    const total = span(backend, "float32", 2 ** 18);
+    backend.kernels.fill(total, 0);
+    for (const x of spans) {
+      const [left, right] = [total, x].map((part) => ({ span: part, strides: [1] })) as [never, never];
+      backend.kernels.binary("add", left, right, total, [total.length]);
+    }
+    expect(new Set((await backend.read(total)) as Float32Array)).toEqual(new Set([66]));
+  });
+
+  testGpu("a target of another form is refused", {}, async (backend) => {
+    const x = span(backend, "float32", 4);
+    await expect(backend.writeFrom(x, new Float32Array(3))).rejects.toThrow(ShapeError);
+  });
+});
+
 describe("memory", () => {
   testGpu(
     "it is counted by category at the size asked for, and freed memory is used again",

@@ -45,6 +45,31 @@ describe("on device memory that the host does not see", () => {
     { minLength: 1, maxLength: 8 },
   );
 
+  test.each([2, 3])("slices that go in pieces arrive whole over %i ranks", async (worldSize) => {
+    const numel = 2 * 2 ** 20 + 5;
+    await runRemote(worldSize, async ({ rank, device, collective }) => {
+      const values = (of: number, i: number): number => (of + 1) * (i % 1009);
+      const input = tensorOf(
+        device,
+        "float32",
+        Float32Array.from({ length: numel }, (_, i) => values(rank, i)),
+      );
+      const whole = device.allocate([worldSize * numel], "float32");
+      const part = device.allocate([numel], "float32");
+      const gathered = allGather(collective, whole, input);
+      await gathered.wait();
+      const everything = await whole.data();
+      for (let i = 0; i < everything.length; i += 997) {
+        expect(everything[i]).toBe(values(Math.floor(i / numel), i % numel));
+      }
+      await reduceScatter(collective, part, whole, "sum").wait();
+      const sums = await part.data();
+      for (let i = 0; i < numel; i += 997) expect(sums[i]).toBe(worldSize * values(rank, i));
+      for (const tensor of [input, whole, part]) tensor.dispose();
+      expect(device.backend.memory.report().currentTotal).toBe(0);
+    });
+  });
+
   test.each([1, 2, 3, 4])(
     "transfers over %i ranks give the oracle's bits, all outstanding at once, and leave no memory behind",
     async (worldSize) => {
