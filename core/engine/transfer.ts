@@ -32,7 +32,6 @@ export function allGather(collective: Collective, output: Tensor, input: Tensor)
   const { rank } = collective;
   const own = sliceOf(output.span, input.numel, rank);
   if (own.buffer !== input.span.buffer || own.offset !== input.span.offset) move(output, input.span, own);
-  const pieces = cut(input.span);
   const exchanges = cut(input.span).map(({ begin, length }) =>
     exchange(collective, output, [partOf(input.span, begin, length)], async (inputs) => {
       const writes = [...inputs.entries()].flatMap(([peer, values]) => {
