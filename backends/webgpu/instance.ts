@@ -42,7 +42,9 @@ export async function openInstance(options: InstanceOptions, selector = ""): Pro
   keepThread();
   const flags = flagsFor(options);
   const key = [selector, ...flags].join(" ");
-  const gpu = instances.get(key) ?? (await loadDawn()).create(flags);
+  const { create } = await loadDawn();
+  // Nothing may be awaited between the look and the entry: a second instance would drive out, and so free, the first.
+  const gpu = instances.get(key) ?? create(flags);
   instances.set(key, gpu);
   return gpu;
 }
