@@ -8,8 +8,10 @@
  * @module
  */
 import type { Collective } from "../contracts/collective.ts";
+import { accumulatorDType } from "../contracts/dtype.ts";
 import { ConfigError } from "../contracts/errors.ts";
 import type { Parameter } from "../nn/parameter.ts";
+import { joined } from "../tensor/spans.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 /** Options of clipping. */
@@ -23,18 +25,29 @@ export interface ClipOptions {
   readonly lossScale?: number;
 }
 
-/** Per-gradient sums of |g|^p (or maxima), read back in one piece. */
+/** Sums of |g|^p (or maxima), read back in one piece from each device. */
 async function localPowers(gradients: readonly Tensor[], p: number): Promise<number[]> {
-  const first = gradients[0];
-  if (first === undefined) return [];
-  const sums = first.device.allocate([gradients.length], first.dtype);
-  for (const [i, gradient] of gradients.entries()) {
-    const out = { ...sums.span, offset: sums.offset + i, length: 1 };
-    first.device.backend.kernels.normPower(gradient.span, out, p);
+  const alike: Tensor[][] = [];
+  for (const gradient of gradients) {
+    const { device } = gradient;
+    const dtype = accumulatorDType(gradient.dtype);
+    const known = alike.find(
+      ([first]) => first!.device === device && accumulatorDType(first!.dtype) === dtype,
+    );
+    if (known === undefined) alike.push([gradient]);
+    else known.push(gradient);
   }
-  const values = await sums.data();
-  sums.dispose();
-  return Array.from(values as Float32Array, Number);
+  const powers: number[] = [];
+  for (const some of alike) {
+    const { device, dtype } = some[0]!;
+    using sums = device.allocate([some.length], accumulatorDType(dtype));
+    for (const [i, gradient] of some.entries()) {
+      const out = { ...sums.span, offset: sums.offset + i, length: 1 };
+      device.backend.kernels.normPower(gradient.span, out, p);
+    }
+    powers.push(...Array.from((await sums.data()) as Float32Array, Number));
+  }
+  return powers;
 }
 
 /**
@@ -82,7 +95,8 @@ export async function clipGradNorm(
   const factor = Math.min(1, maxNorm / (norm + 1e-6)) / lossScale;
   if (factor === 1) return norm;
   for (const gradients of groups.values()) {
-    for (const { device, span } of gradients) device.backend.kernels.affine(span, span, factor, 0);
+    const spans = joined(gradients.map((gradient) => gradient.span));
+    for (const span of spans) gradients[0]!.device.backend.kernels.affine(span, span, factor, 0);
   }
   return norm;
 }

@@ -4,8 +4,9 @@
  * @module
  */
 import * as v from "valibot";
-import type { Tensor } from "../tensor/tensor.ts";
-import { type GroupValues, Optimizer, type OptimizerParams, type ParameterState } from "./optimizer.ts";
+import type { Span } from "../contracts/backend.ts";
+import type { Kernels } from "../contracts/kernels.ts";
+import { type GroupValues, Optimizer, type OptimizerParams, type OptimizerUpdate } from "./optimizer.ts";
 import { atLeastZero, belowOne } from "./values.ts";
 
 /** Values of one group. */
@@ -46,19 +47,11 @@ export class AdamW extends Optimizer<AdamWValues> {
     return ["exp_avg", "exp_avg_sq"];
   }
 
-  protected override update(local: Tensor, grad: Tensor, state: ParameterState, group: AdamWValues): void {
-    const [expAvg, expAvgSq] = state.tensors;
-    local.device.backend.kernels.adamw({
-      parameter: local.span,
-      gradient: grad.span,
-      expAvg: expAvg!.tensor.span,
-      expAvgSq: expAvgSq!.tensor.span,
-      lr: group.lr,
-      beta1: group.betas[0],
-      beta2: group.betas[1],
-      eps: group.eps,
-      weightDecay: group.weightDecay,
-      step: state.step,
-    });
+  protected override update(kernels: Kernels, update: OptimizerUpdate, group: AdamWValues): void {
+    const { parameter, gradient, state, step } = update;
+    const { lr, betas, eps, weightDecay } = group;
+    const [expAvg, expAvgSq] = state as [Span, Span];
+    const [beta1, beta2] = betas;
+    kernels.adamw({ parameter, gradient, expAvg, expAvgSq, lr, beta1, beta2, eps, weightDecay, step });
   }
 }

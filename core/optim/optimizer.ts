@@ -3,16 +3,20 @@
  * by parameter, and what a checkpoint needs of both.
  *
  * It works on `parameter.local` and `parameter.grad` alone, element by element, and so neither knows nor cares whether
- * parameters are sharded. Parameters without a gradient are skipped. State is allocated at a
- * parameter's first update, so that the model may be sharded before or after the optimizer is made.
+ * parameters are sharded. Parameters without a gradient are skipped. State is allocated at a parameter's first update, so
+ * that the model may be sharded before or after the optimizer is made. What follows each other in memory, as a unit's
+ * shards do, is updated by one kernel call.
  *
  * @module
  */
 import * as v from "valibot";
+import type { Span } from "../contracts/backend.ts";
 import type { Value } from "../contracts/checkpointer.ts";
 import { ConfigError, ShapeError, StateError } from "../contracts/errors.ts";
+import type { Kernels } from "../contracts/kernels.ts";
 import type { Parameter } from "../nn/parameter.ts";
 import { sameShape, showShape } from "../tensor/shape.ts";
+import { adjoins, union } from "../tensor/spans.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 /** Values that every group has. */
@@ -41,6 +45,17 @@ export interface ParameterState {
 interface StateTensor {
   readonly key: string;
   readonly tensor: Tensor;
+}
+
+/** One update in place: of a parameter, or of several that follow each other in memory, and whose gradients and state do too. */
+export interface OptimizerUpdate {
+  readonly parameter: Span;
+  /** As long as `parameter`, as all of `state`. */
+  readonly gradient: Span;
+  /** In the order of `stateKeys`. */
+  readonly state: readonly Span[];
+  /** 1 at the first update. */
+  readonly step: number;
 }
 
 /** Options of `zeroGrad`. */
@@ -85,25 +100,27 @@ export abstract class Optimizer<V extends GroupValues = GroupValues> {
   /** Names of the state tensors that a parameter of this group has. */
   protected abstract stateKeys(group: V): readonly string[];
 
-  /** Updates one parameter in place; `state.step` counts this update already. */
-  protected abstract update(local: Tensor, grad: Tensor, state: ParameterState, group: V): void;
+  /** Makes one update, on the backend of its spans. */
+  protected abstract update(kernels: Kernels, update: OptimizerUpdate, group: V): void;
 
   /** Updates every parameter that has a gradient. @throws ShapeError or StateError when gradient or state do not fit it. */
   step(): void {
     for (const group of this.groups) {
-      for (const parameter of group.params) {
-        const { local, grad } = parameter;
-        if (grad === undefined) continue;
-        if (grad.numel !== local.numel || grad.dtype !== local.dtype) {
-          throw new ShapeError(
-            `step() failed: parameter "${parameter.name}" holds ${local.dtype} ${showShape(local.shape)}, its gradient ${grad.dtype} ${showShape(grad.shape)}`,
-          );
-        }
-        const state = this.#stateFor(parameter, group);
-        state.step++;
-        this.update(local, grad, state, group);
-        parameter.updated();
+      const members = group.params.filter((parameter) => parameter.grad !== undefined);
+      for (const { name, local, grad } of members) {
+        if (grad!.numel === local.numel && grad!.dtype === local.dtype) continue;
+        throw new ShapeError(
+          `step() failed: parameter "${name}" holds ${local.dtype} ${showShape(local.shape)}, its gradient ${grad!.dtype} ${showShape(grad!.shape)}`,
+        );
       }
+      this.#allocate(members, group);
+      const keys = this.stateKeys(group);
+      for (const { kernels, ...update } of joinedUpdates(
+        members.map((parameter) => this.#next(parameter, keys)),
+      )) {
+        this.update(kernels, update, group);
+      }
+      for (const parameter of members) parameter.updated();
     }
   }
 
@@ -126,9 +143,10 @@ export abstract class Optimizer<V extends GroupValues = GroupValues> {
   /** Allocates zeroed state for every learnable parameter that has none, for a checkpoint to be loaded into. */
   initState(): void {
     for (const group of this.groups) {
-      for (const parameter of group.params) {
-        if (parameter.requiresGrad) this.#stateFor(parameter, group);
-      }
+      this.#allocate(
+        group.params.filter((parameter) => parameter.requiresGrad),
+        group,
+      );
     }
   }
 
@@ -169,23 +187,50 @@ export abstract class Optimizer<V extends GroupValues = GroupValues> {
     }
   }
 
-  #stateFor(parameter: Parameter, group: V): ParameterState {
-    const { local } = parameter;
-    const state = this.#states.get(parameter) ?? { step: 0, tensors: [] };
-    this.#states.set(parameter, state);
+  /** Counts a parameter's next update. */
+  #next(parameter: Parameter, keys: readonly string[]): OptimizerUpdate & { readonly kernels: Kernels } {
+    const { local, grad } = parameter;
+    const state = this.#states.get(parameter)!;
+    state.step++;
+    return {
+      kernels: local.device.backend.kernels,
+      parameter: local.span,
+      gradient: grad!.span,
+      state: keys.map((key) => state.tensors.find((entry) => entry.key === key)!.tensor.span),
+      step: state.step,
+    };
+  }
+
+  /** Gives zeroed state to those that lack it; parameters that follow each other in memory get state that does. */
+  #allocate(parameters: readonly Parameter[], group: V): void {
+    for (const parameter of parameters) {
+      if (!this.#states.has(parameter)) this.#states.set(parameter, { step: 0, tensors: [] });
+    }
     for (const key of this.stateKeys(group)) {
-      const known = state.tensors.find((entry) => entry.key === key)?.tensor;
-      if (known === undefined) {
-        const tensor = local.device.allocate(local.shape, local.dtype, "optimizer");
-        local.device.backend.kernels.fill(tensor.span, 0);
-        state.tensors.push({ key, tensor });
-      } else if (!sameShape(known.shape, local.shape)) {
-        throw new StateError(
-          `step() failed: "${key}" of parameter "${parameter.name}" has shape ${showShape(known.shape)}, the parameter now ${showShape(local.shape)}, shard the model before the first step`,
-        );
+      const lacking = parameters.filter((parameter) => !this.#has(parameter, key));
+      for (const run of runsOf(lacking)) {
+        const { device, dtype } = run[0]!.local;
+        const numel = run.reduce((sum, { local }) => sum + local.numel, 0);
+        using flat = device.allocate([numel], dtype, "optimizer");
+        device.backend.kernels.fill(flat.span, 0);
+        let begin = 0;
+        for (const parameter of run) {
+          const tensor = flat.alias(parameter.local.shape, begin);
+          begin += tensor.numel;
+          this.#states.get(parameter)!.tensors.push({ key, tensor });
+        }
       }
     }
-    return state;
+  }
+
+  /** Whether a parameter has a state tensor. @throws StateError when that has another shape. */
+  #has(parameter: Parameter, key: string): boolean {
+    const { local } = parameter;
+    const known = this.#states.get(parameter)!.tensors.find((entry) => entry.key === key)?.tensor;
+    if (known === undefined || sameShape(known.shape, local.shape)) return known !== undefined;
+    throw new StateError(
+      `step() failed: "${key}" of parameter "${parameter.name}" has shape ${showShape(known.shape)}, the parameter now ${showShape(local.shape)}, shard the model before the first step`,
+    );
   }
 
   #checked(values: unknown, what: string): V {
@@ -195,6 +240,42 @@ export abstract class Optimizer<V extends GroupValues = GroupValues> {
     const path = v.getDotPath(issue);
     throw new ConfigError(`${what}${path === null ? "" : `, option "${path}"`}: ${issue.message}`);
   }
+}
+
+type Updates = (OptimizerUpdate & { readonly kernels: Kernels })[];
+
+/** The same updates in as few calls as memory allows. */
+function joinedUpdates(updates: Readonly<Updates>): Updates {
+  const runs: Updates = [];
+  for (const update of updates) {
+    const last = runs.at(-1);
+    const follows =
+      last?.step === update.step &&
+      adjoins(last.parameter, update.parameter) &&
+      adjoins(last.gradient, update.gradient) &&
+      last.state.every((span, i) => adjoins(span, update.state[i]!));
+    if (last === undefined || !follows) runs.push(update);
+    else {
+      runs[runs.length - 1] = {
+        ...last,
+        parameter: union(last.parameter, update.parameter),
+        gradient: union(last.gradient, update.gradient),
+        state: last.state.map((span, i) => union(span, update.state[i]!)),
+      };
+    }
+  }
+  return runs;
+}
+
+/** Parameters by runs that follow each other in memory. */
+function runsOf(parameters: readonly Parameter[]): Parameter[][] {
+  const runs: Parameter[][] = [];
+  for (const parameter of parameters) {
+    const last = runs.at(-1)?.at(-1);
+    if (last !== undefined && adjoins(last.local.span, parameter.local.span)) runs.at(-1)!.push(parameter);
+    else runs.push([parameter]);
+  }
+  return runs;
 }
 
 type GroupInput<V extends GroupValues> = Readonly<Partial<V>> & { readonly params: readonly Parameter[] };

@@ -4,8 +4,8 @@
  * @module
  */
 import * as v from "valibot";
-import type { Tensor } from "../tensor/tensor.ts";
-import { type GroupValues, Optimizer, type OptimizerParams, type ParameterState } from "./optimizer.ts";
+import type { Kernels } from "../contracts/kernels.ts";
+import { type GroupValues, Optimizer, type OptimizerParams, type OptimizerUpdate } from "./optimizer.ts";
 import { atLeastZero } from "./values.ts";
 
 /** Values of one group. */
@@ -56,18 +56,22 @@ export class SGD extends Optimizer<SGDValues> {
     return group.momentum === 0 ? [] : ["momentum_buffer"];
   }
 
-  protected override update(local: Tensor, grad: Tensor, state: ParameterState, group: SGDValues): void {
+  protected override update(kernels: Kernels, update: OptimizerUpdate, group: SGDValues): void {
+    const { parameter, gradient, state, step } = update;
     const { lr, momentum, dampening, weightDecay, nesterov } = group;
-    local.device.backend.kernels.sgd({
-      parameter: local.span,
-      gradient: grad.span,
-      ...(momentum === 0 ? {} : { momentumBuffer: state.tensors[0]!.tensor.span }),
+    const [momentumBuffer] = state;
+    const buffer = momentumBuffer === undefined ? {} : { momentumBuffer };
+    const first = step === 1;
+    kernels.sgd({
+      parameter,
+      gradient,
+      ...buffer,
       lr,
       momentum,
       dampening,
       weightDecay,
       nesterov,
-      first: state.step === 1,
+      first,
     });
   }
 }
