@@ -12,6 +12,10 @@ import type { MemoryAccount, MemoryCategory } from "../../core/contracts/memory.
 import type { BackendOptions } from "../../core/contracts/plugin.ts";
 import { planEngines, startEngines } from "./engines.ts";
 import { fastKernels } from "./fast/kernels.ts";
+import { HALF_SIZES, type HalfSizes } from "./half/context.ts";
+import { withHalf } from "./half/kernels.ts";
+import { activatedMatmul } from "./kernels/activation.ts";
+import { COMPUTE_DTYPES } from "./kernels/heap.ts";
 import { plainKernels } from "./kernels/plain.ts";
 import { CpuMemory } from "./memory.ts";
 import { parseSettings } from "./settings.ts";
@@ -30,7 +34,7 @@ class CpuBackend implements Backend {
     this.memory = memory.meter;
     this.kernels = kernels;
     this.description = description;
-    this.capabilities = { computeDTypes: ["float32", "float64"], maxBufferBytes: memory.maxBufferBytes };
+    this.capabilities = { computeDTypes: COMPUTE_DTYPES, maxBufferBytes: memory.maxBufferBytes };
   }
 
   allocate(byteLength: number, category: MemoryCategory): DeviceBuffer {
@@ -50,6 +54,10 @@ class CpuBackend implements Backend {
     requireAlike("write", target, view, source);
     // Both are arrays of one kind: `set` copies bytes.
     (view as Uint8Array).set(source as Uint8Array);
+  }
+
+  async writeFrom(target: Span, source: HostArray): Promise<void> {
+    this.write(target, source);
   }
 
   async read(source: Span): Promise<HostArray> {
@@ -81,16 +89,25 @@ function requireAlike(call: string, span: Span, view: HostArray, array: HostArra
   );
 }
 
-/** Makes a CPU device. @throws ConfigError for bad settings, DeviceError for an engine that is not there. */
-export async function createCpuBackend(options: BackendOptions): Promise<Backend> {
+/**
+ * Makes a CPU device.
+ *
+ * @throws ConfigError for bad settings, DeviceError for an engine that is not there.
+ */
+export async function createCpuBackend(
+  options: BackendOptions,
+  sizes: HalfSizes = HALF_SIZES,
+): Promise<Backend> {
   const settings = parseSettings(options.settings);
   const plan = await planEngines(settings, options.localWorldSize ?? 1);
   const memory = new CpuMemory(options.hostMemory);
   try {
-    const { engine, wasm } = await startEngines(plan, settings, memory);
+    const { engine, wasm, converter } = await startEngines(plan, settings, memory);
     const plain = plainKernels(memory, engine);
     const kernels = wasm === undefined ? plain : fastKernels(plain, memory, engine, wasm);
-    return new CpuBackend(memory, kernels, `matmul: ${plan.matmulLine}; other kernels: ${plan.kernelsLine}`);
+    const float32 = { ...kernels, matmul: activatedMatmul(kernels) };
+    const all = withHalf({ heap: memory, float32, converter, sizes });
+    return new CpuBackend(memory, all, `matmul: ${plan.matmulLine}; other kernels: ${plan.kernelsLine}`);
   } catch (error) {
     memory.dispose();
     throw error;

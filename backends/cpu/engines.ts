@@ -5,6 +5,8 @@
  * @module
  */
 import { DeviceError } from "../../core/contracts/errors.ts";
+import { loadHalf } from "../../core/runtime/half/module.ts";
+import { type HalfConverter, plainConverter } from "../../core/runtime/half/plain.ts";
 import { type BlasLibrary, blasEngine, describeBlas, findBlas } from "./gemm/blas.ts";
 import type { GemmEngine } from "./gemm/gemm.ts";
 import { plainEngine } from "./gemm/plain.ts";
@@ -48,17 +50,28 @@ export async function planEngines(settings: CpuSettings, localWorldSize: number)
   return { ...decided, matmul: "plain", blas: undefined, matmulLine: `${why}plain TypeScript` };
 }
 
-/** The plan at work in a device's memory: the gemm engine, and the module when other kernels are to use it. */
+/** A plan at work in a device's memory. */
+export interface Engines {
+  readonly engine: GemmEngine;
+  /** The module, when kernels beside matrix products are to use it. */
+  readonly wasm: WasmKernels | undefined;
+  /** Between 16-bit floats and float32. */
+  readonly converter: HalfConverter;
+}
+
+/** Starts a plan. */
 export async function startEngines(
   plan: EnginePlan,
   settings: CpuSettings,
   memory: CpuMemory,
-): Promise<{ engine: GemmEngine; wasm: WasmKernels | undefined }> {
+): Promise<Engines> {
   const plain = plainEngine(memory);
   const needed = plan.matmul === "wasm" || settings.kernels === "fast";
   const loaded = needed && plan.variant !== undefined ? await loadKernels(plan.variant, memory) : undefined;
   const wasm = settings.kernels === "fast" ? loaded : undefined;
-  if (plan.blas !== undefined) return { engine: blasEngine(memory.memory, plan.blas), wasm };
-  if (plan.matmul === "wasm" && loaded !== undefined) return { engine: wasmEngine(loaded, plain), wasm };
-  return { engine: plain, wasm };
+  const fast = settings.kernels === "fast" ? loadHalf(memory.memory) : undefined;
+  const others = { wasm, converter: fast ?? plainConverter(() => memory.memory.buffer) };
+  if (plan.blas !== undefined) return { engine: blasEngine(memory.memory, plan.blas), ...others };
+  if (plan.matmul === "wasm" && loaded !== undefined) return { engine: wasmEngine(loaded, plain), ...others };
+  return { engine: plain, ...others };
 }

@@ -48,6 +48,7 @@ export class CpuMemory implements Heap {
   readonly meter: MemoryMeter = new MemoryMeter();
   readonly #allocator: Allocator;
   #scratch = { address: 0, bytes: 0 };
+  #workspace: CpuBuffer | undefined;
   #disposed = false;
   #buffer: ArrayBufferLike;
   #float32: Float32Array;
@@ -141,6 +142,17 @@ export class CpuMemory implements Heap {
       this.#scratch = { address: this.#take(bytes), bytes };
     }
     return this.#scratch.address;
+  }
+
+  workspace(length: number): Span {
+    const bytes = 4 * length;
+    if (this.#workspace === undefined || this.#workspace.byteLength < bytes) {
+      if (this.#workspace !== undefined)
+        this.#allocator.free(this.#workspace.address, this.#workspace.byteLength);
+      this.#workspace = undefined;
+      this.#workspace = new CpuBuffer(this, this.#take(bytes), bytes, "activation");
+    }
+    return { buffer: this.#workspace, dtype: "float32", offset: 0, length };
   }
 
   /** Gives the memory up; every later use throws StateError. */

@@ -55,7 +55,10 @@ export interface MatrixOperand {
   readonly transposed: boolean;
 }
 
-/** `out[b] = alpha * a[b] x b[b] (+ bias) (+ out[b])`. */
+/** What a matrix product may end with. */
+export type MatmulActivation = Extract<UnaryOp, "relu" | "gelu" | "geluTanh" | "silu">;
+
+/** `out[b] = activation(alpha * a[b] x b[b] (+ bias) (+ out[b]))`. */
 export interface MatmulArgs {
   readonly a: MatrixOperand;
   readonly b: MatrixOperand;
@@ -68,8 +71,11 @@ export interface MatmulArgs {
   readonly alpha?: number;
   /** `n` elements, added to every row. */
   readonly bias?: Span;
-  /** Add to what `out` holds. */
+  /** Add to what `out` holds. Not together with `activation`. */
   readonly accumulate?: boolean;
+  readonly activation?: MatmulActivation;
+  /** Gets what the activation is applied to, which its gradient needs; laid out as `out`, in its dtype. */
+  readonly preactivation?: Span;
 }
 
 /** A strided operand over the iteration space `sizes`; stride 0 broadcasts. */
@@ -110,6 +116,22 @@ export interface AttentionShape {
   readonly headDim: number;
   readonly scale: number;
   readonly causal: boolean;
+}
+
+/** A rotation of `rows` rows of `heads` heads (Su et al., "RoFormer", 2021; halves of a head pair, as in Hugging Face's models). */
+export interface RotaryArgs {
+  /** [rows, heads, headDim]; `headDim` is even. */
+  readonly x: Span;
+  readonly out: Span;
+  /** Cosine and sine of each row's angles, [length, headDim / 2]; float32 when `x` is 16-bit. Row r takes row `r % length`. */
+  readonly cos: Span;
+  readonly sin: Span;
+  readonly rows: number;
+  readonly length: number;
+  readonly heads: number;
+  readonly headDim: number;
+  /** Rotate by the negative angles: undoes it, and is its gradient. */
+  readonly inverse: boolean;
 }
 
 /** Counter-based random stream: Philox4x32-10 with this key; element i of a tensor is word `i % 4` of counter `i / 4`. */
@@ -160,6 +182,17 @@ export interface Kernels {
   unary(op: UnaryOp, x: Span, out: Span): void;
   /** `out = gradient * op'(x)`, where `y = op(x)` is given too. In place over `gradient` allowed. */
   unaryBackward(op: UnaryOp, x: Span, y: Span, gradient: Span, out: Span): void;
+  /** `out = op(gate) * x`. In place over either allowed. */
+  gated(op: UnaryOp, gate: Span, x: Span, out: Span): void;
+  /** Gradients of gated: `dGate = gradient * x * op'(gate)`, `dX = gradient * op(gate)`; each optional. `dGate` in place over `gate`, `dX` over `x` or `gradient` allowed. */
+  gatedBackward(args: {
+    op: UnaryOp;
+    gate: Span;
+    x: Span;
+    gradient: Span;
+    dGate?: Span | undefined;
+    dX?: Span | undefined;
+  }): void;
   /** `out = x * scale + shift`. In place allowed. */
   affine(x: Span, out: Span, scale: number, shift: number): void;
   /** `out[i] = op(a[i . a.strides], b[i . b.strides])` over `sizes`, `out` contiguous. In place over a contiguous operand allowed. */
@@ -215,6 +248,34 @@ export interface Kernels {
     rows: number;
     columns: number;
   }): void;
+
+  /** Scales rows by the reciprocal root of their mean square, `out = x * rstd * weight`; writes `rstd` (one per row) for the backward pass. */
+  rmsNorm(args: {
+    x: Span;
+    weight: Span;
+    out: Span;
+    rstd: Span;
+    rows: number;
+    columns: number;
+    eps: number;
+  }): void;
+  /** Gradients of rmsNorm. Both are overwritten; each is optional. `dx` in place over `gradient` allowed. */
+  rmsNormBackward(args: {
+    x: Span;
+    weight: Span;
+    rstd: Span;
+    gradient: Span;
+    dx?: Span | undefined;
+    dWeight?: Span | undefined;
+    rows: number;
+    columns: number;
+  }): void;
+
+  /**
+   * Rotates pairs of every head by the angles of its row: element d of the first half of a head pairs with element d of
+   * the second. In place allowed.
+   */
+  rotary(args: RotaryArgs): void;
 
   /** `out[i] = table[indices[i]]` for `rows` indices; indices are int32 or int64. @throws ShapeError when an index is outside the table (where the host can see it). */
   embedding(table: Span, indices: Span, out: Span, rows: number, columns: number): void;

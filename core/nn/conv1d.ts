@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { MatmulActivation } from "../contracts/kernels.ts";
 import { linear } from "../tensor/ops/matmul.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { constant, normal } from "./init.ts";
@@ -10,8 +11,8 @@ import type { LayerOptions } from "./layer-options.ts";
 import { Module } from "./module.ts";
 import { Parameter } from "./parameter.ts";
 
-/** `x @ weight + bias`: of [..., inFeatures] a [..., outFeatures]. The weight begins normal with deviation 0.02, the bias zero. */
-export class Conv1D extends Module<[Tensor], Tensor> {
+/** `x @ weight + bias`: of [..., inFeatures] a [..., outFeatures]. The weight begins normal with deviation 0.02, the bias zero. A call may name an activation for the result. */
+export class Conv1D extends Module<[x: Tensor, activation?: MatmulActivation], Tensor> {
   /** [inFeatures, outFeatures] */
   readonly weight: Parameter;
   /** [outFeatures] */
@@ -23,7 +24,7 @@ export class Conv1D extends Module<[Tensor], Tensor> {
     this.bias = options.bias === false ? undefined : new Parameter([outFeatures], constant(0), options);
   }
 
-  override forward(x: Tensor): Tensor {
-    return linear(x, this.weight, this.bias, { weightInOut: true });
+  override forward(x: Tensor, activation?: MatmulActivation): Tensor {
+    return linear(x, this.weight, this.bias, { weightInOut: true, activation });
   }
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { MatmulActivation } from "../contracts/kernels.ts";
 import { linear } from "../tensor/ops/matmul.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { uniform } from "./init.ts";
@@ -10,8 +11,8 @@ import type { LayerOptions } from "./layer-options.ts";
 import { Module } from "./module.ts";
 import { Parameter } from "./parameter.ts";
 
-/** `x @ weight^T + bias`: of [..., inFeatures] a [..., outFeatures]. Weight and bias begin uniform in ±1/sqrt(inFeatures). */
-export class Linear extends Module<[Tensor], Tensor> {
+/** `x @ weight^T + bias`: of [..., inFeatures] a [..., outFeatures]. Weight and bias begin uniform in ±1/sqrt(inFeatures). A call may name an activation for the result. */
+export class Linear extends Module<[x: Tensor, activation?: MatmulActivation], Tensor> {
   /** [outFeatures, inFeatures] */
   readonly weight: Parameter;
   /** [outFeatures] */
@@ -24,7 +25,7 @@ export class Linear extends Module<[Tensor], Tensor> {
     this.bias = options.bias === false ? undefined : new Parameter([outFeatures], initial, options);
   }
 
-  override forward(x: Tensor): Tensor {
-    return linear(x, this.weight, this.bias);
+  override forward(x: Tensor, activation?: MatmulActivation): Tensor {
+    return linear(x, this.weight, this.bias, { activation });
   }
 }

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { ConfigError } from "../contracts/errors.ts";
 import type { Device } from "../tensor/device.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { Parameter } from "./parameter.ts";
@@ -31,24 +32,41 @@ export abstract class Module<Args extends unknown[] = never[], Result = unknown>
 
   /** Runs the module. Tensors that `forward` makes and does not return or keep are freed when it ends. */
   async call(...args: Args): Promise<Result> {
-    const device = this.#deviceOf(args);
-    const run = async (given: readonly unknown[]): Promise<unknown> => await this.forward(...(given as Args));
-    let next = device === undefined ? run : (given: readonly unknown[]) => device.scope(() => run(given));
-    for (const wrapper of this.#wrappers) {
-      const inner = next;
-      next = (given) => wrapper(given, inner);
-    }
-    return (await next(args)) as Result;
+    const forward = (given: readonly unknown[]): unknown => this.forward(...(given as Args));
+    return (await this.#run(forward, args)) as Result;
   }
 
-  /** Puts `wrapper` around every later call, outside earlier ones. */
-  wrapCall(wrapper: CallWrapper): void {
-    this.#wrappers.push(wrapper);
+  /** Puts `wrapper` around every later call: outside earlier ones, or inside all of them. */
+  wrapCall(wrapper: CallWrapper, where: "outside" | "inside" = "outside"): void {
+    if (where === "outside") this.#wrappers.push(wrapper);
+    else this.#wrappers.unshift(wrapper);
+  }
+
+  /**
+   * Lets another method run as `call` lets `forward`: inside what is wrapped around calls. It returns a promise from now on.
+   *
+   * @throws ConfigError when the module has no method of that name.
+   */
+  wrapMethod(name: string): void {
+    const method: unknown = Reflect.get(this, name);
+    if (typeof method !== "function") {
+      throw new ConfigError(
+        `Wrapping method "${name}" failed: ${this.constructor.name} has no method of that name`,
+      );
+    }
+    const value = (...args: unknown[]): Promise<unknown> =>
+      this.#run((given) => Reflect.apply(method, this, given), args);
+    Object.defineProperty(this, name, { value, configurable: true, writable: true });
   }
 
   /** Direct children by name. */
   *namedChildren(): Generator<[string, AnyModule]> {
     for (const [name, value] of entries(this)) if (value instanceof Module) yield [name, value];
+  }
+
+  /** Parameters that are this module's own properties, by name, under every name. */
+  *ownParameters(): Generator<[string, Parameter]> {
+    for (const [name, value] of entries(this)) if (value instanceof Parameter) yield [name, value];
   }
 
   /** This module (named `prefix`) and all below it, parents first, each once. */
@@ -69,10 +87,10 @@ export abstract class Module<Args extends unknown[] = never[], Result = unknown>
   *namedParameters(): Generator<[string, Parameter]> {
     const seen = new Set<Parameter>();
     for (const [prefix, module] of this.namedModules()) {
-      for (const [name, value] of entries(module)) {
-        if (!(value instanceof Parameter) || seen.has(value)) continue;
-        seen.add(value);
-        yield [join(prefix, name), value];
+      for (const [name, parameter] of module.ownParameters()) {
+        if (seen.has(parameter)) continue;
+        seen.add(parameter);
+        yield [join(prefix, name), parameter];
       }
     }
   }
@@ -108,6 +126,18 @@ export abstract class Module<Args extends unknown[] = never[], Result = unknown>
   /** Evaluation mode, here and below. */
   eval(): this {
     return this.train(false);
+  }
+
+  /** Runs `body` inside the wrappers, the first of them innermost. */
+  async #run(body: (args: readonly unknown[]) => unknown, args: readonly unknown[]): Promise<unknown> {
+    const device = this.#deviceOf(args);
+    const run = async (given: readonly unknown[]): Promise<unknown> => await body(given);
+    let next = device === undefined ? run : (given: readonly unknown[]) => device.scope(() => run(given));
+    for (const wrapper of this.#wrappers) {
+      const inner = next;
+      next = (given) => wrapper(given, inner);
+    }
+    return await next(args);
   }
 
   #deviceOf(args: readonly unknown[]): Device | undefined {

@@ -21,6 +21,7 @@ import { checkShape, numelOf, type Shape, showShape } from "../tensor/shape.ts";
 import type { Storage } from "../tensor/storage.ts";
 import { addGradients } from "../tensor/tape.ts";
 import { Tensor } from "../tensor/tensor.ts";
+import type { AllGatherExtension } from "./all-gather-extension.ts";
 
 /** A request for initial values. */
 export interface InitRequest {
@@ -54,6 +55,8 @@ export interface ParameterManager {
   pieces(rank: number): readonly LocalPiece[];
   /** The ranks over which it is cut. */
   readonly group: Collective;
+  /** The ranks that hold the same part as this one, if there are others. */
+  readonly replicate?: Collective | undefined;
   /** `local` was written by an optimizer or a load: gathered copies are stale. */
   updated(): void;
   /** Whether `local` has values. */
@@ -78,6 +81,10 @@ export class Parameter extends Tensor {
   initializer: Initializer;
   /** Gradient of the gathered values, while it waits to be reduced. */
   unshardedGrad: Tensor | undefined;
+  /** What is gathered in place of its values; set it before the parameter is sharded. */
+  allGatherExtension: AllGatherExtension | undefined;
+  /** Called when a backward pass has added this rank's part to `grad`; an optimizer may take its step here. Sharded parameters only. */
+  postAccumulateGradHook: ((parameter: Parameter) => void | Promise<void>) | undefined;
   #manager: ParameterManager | undefined;
 
   constructor(shape: Shape, initializer: Initializer, options: ParameterOptions = {}) {

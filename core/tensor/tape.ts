@@ -22,6 +22,8 @@ export interface GradRegion {
 
 /** Who wants to know how a walk goes (the sharding engine). */
 export interface BackwardListener {
+  /** A walk begins. */
+  backwardBegin?(): void;
   /** The walk is over, all leaves have their gradients. */
   backwardEnd(): Promise<void>;
   /** The walk failed; state must return to idle. */
@@ -64,6 +66,8 @@ export interface BackwardOptions {
   readonly gradient?: Tensor;
   /** Keep the tape for another walk. */
   readonly retainGraph?: boolean;
+  /** Part of a walk that is under way (what it recomputed): listeners hear of that one only. */
+  readonly nested?: boolean;
 }
 
 /** Whether an edge of the tape leads to a node, not a leaf. */
@@ -159,9 +163,10 @@ export async function runBackward(root: Tensor, options: BackwardOptions): Promi
     );
   }
   const device = root.device;
-  const listeners = [...device.backwardListeners];
+  const listeners = options.nested === true ? [] : [...device.backwardListeners];
   const pending = new Map<GradNode, Tensor>([[start, seedGradient(root, options)]]);
   try {
+    for (const listener of listeners) listener.backwardBegin?.();
     const left = new Map<GradRegion | undefined, number>();
     for (const node of nodes) left.set(node.region, (left.get(node.region) ?? 0) + 1);
     let region: GradRegion | undefined;

@@ -10,6 +10,8 @@ export interface BenchArgs {
   readonly preset: string;
   readonly batch: number;
   readonly seqLen: number;
+  /** What parameters are gathered, computed with and gradients reduced in. */
+  readonly dtype: "float32" | "bfloat16" | "float16";
   readonly warmup: number;
   readonly steps: number;
 }
@@ -87,11 +89,12 @@ export async function main(rank: Rank, raw: unknown): Promise<BenchResult> {
   const mesh = await initDeviceMesh(timedCollective(rank.collective, clock));
   const family = registry.get(MODEL, "gpt2");
   const { module, blockClasses, vocabSize } = family.create(family.presets[args.preset]);
+  const { batch, seqLen, dtype } = args;
+  const mpPolicy = dtype === "float32" ? {} : { paramDtype: dtype, reduceDtype: dtype };
   for (const block of modulesToWrap(module, transformerWrap(module, blockClasses)))
-    fullyShard(block, { mesh });
-  await fullyShard(module, { mesh }).to(device);
+    fullyShard(block, { mesh, mpPolicy });
+  await fullyShard(module, { mesh, mpPolicy }).to(device);
   const optimizer = new optim.AdamW(module.parameters(), { lr: 1e-4 });
-  const { batch, seqLen } = args;
   const ids = Int32Array.from({ length: batch * seqLen }, (_, i) => (i * 7919 + rank.rank) % vocabSize);
   const times: number[] = [];
   for (let step = 0; step < args.warmup + args.steps; step++) {

@@ -9,13 +9,14 @@ import { launch } from "../../mod.ts";
 import { printMatmulRates } from "./matmul.ts";
 import type { BenchArgs, BenchResult } from "./train-program.ts";
 
-const args: BenchArgs = { preset: "gpt2-3m", batch: 8, seqLen: 128, warmup: 3, steps: 10 };
+const args: Omit<BenchArgs, "dtype"> = { preset: "gpt2-3m", batch: 8, seqLen: 128, warmup: 3, steps: 10 };
 const program = new URL("train-program.ts", import.meta.url).href;
 
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
-async function measure(worldSize: number, matmul: string): Promise<string[]> {
-  const results = (await launch(program, { worldSize, backendSettings: { matmul }, args })) as BenchResult[];
+async function measure(worldSize: number, matmul: string, dtype: BenchArgs["dtype"]): Promise<string[]> {
+  const options = { worldSize, backendSettings: { matmul }, args: { ...args, dtype } };
+  const results = (await launch(program, options)) as BenchResult[];
   // A step is as long as its slowest rank's.
   const steps = results[0]!.steps.map((_, i) => Math.max(...results.map((result) => result.steps[i]!)));
   const step = median(steps);
@@ -27,6 +28,7 @@ async function measure(worldSize: number, matmul: string): Promise<string[]> {
   return [
     String(worldSize),
     matmul,
+    dtype,
     step.toFixed(0),
     tokens.toFixed(0),
     (tokens / worldSize).toFixed(0),
@@ -43,16 +45,19 @@ console.log(
 const rows: string[][] = [];
 for (const engine of ["blas", "wasm"]) {
   for (const worldSize of [1, 2]) {
-    try {
-      rows.push(await measure(worldSize, engine));
-    } catch (error) {
-      rows.push([String(worldSize), engine, (error as Error).message]);
+    for (const dtype of ["float32", "bfloat16"] as const) {
+      try {
+        rows.push(await measure(worldSize, engine, dtype));
+      } catch (error) {
+        rows.push([String(worldSize), engine, dtype, (error as Error).message]);
+      }
     }
   }
 }
 const header = [
   "ranks",
   "matmul",
+  "compute",
   "ms/step",
   "tokens/s",
   "a rank",
@@ -65,7 +70,7 @@ const header = [
 ];
 for (const line of textTable(rows, {
   header,
-  align: ["right", "left", ...header.slice(2).map(() => "right" as const)],
+  align: ["right", "left", "left", ...header.slice(3).map(() => "right" as const)],
 })) {
   console.log(line);
 }

@@ -5,13 +5,14 @@
  */
 
 import type { Span } from "../../../core/contracts/backend.ts";
-import type { BinaryOp, Kernels, UnaryOp } from "../../../core/contracts/kernels.ts";
+import type { BinaryOp, UnaryOp } from "../../../core/contracts/kernels.ts";
 import { numelOf } from "../../../core/tensor/shape.ts";
 import { type Heap, requireLength, requireSame } from "../kernels/heap.ts";
+import type { CpuKernels } from "../kernels/plain.ts";
 import { collapse, forEachRow, requireWithin } from "../kernels/strides.ts";
 import type { WasmKernels } from "../wasm/load.ts";
 
-/** Numbers that the module gives to the functions it has: see wasm/assembly/elementwise.ts. */
+/** Numbers that the module gives to the functions it has: see wasm/assembly/functions.ts. */
 const UNARY: Readonly<Partial<Record<UnaryOp, number>>> = {
   exp: 0,
   tanh: 1,
@@ -26,7 +27,7 @@ const BINARY: Readonly<Partial<Record<BinaryOp, number>>> = { add: 0, sub: 1, mu
 const SHORT_ROW = 16;
 
 type ElementwiseKernels = Pick<
-  Kernels,
+  CpuKernels,
   "unary" | "unaryBackward" | "affine" | "binary" | "copy" | "reduce" | "normPower" | "dropout"
 >;
 
@@ -36,7 +37,7 @@ export function isFloat32(...spans: readonly Span[]): boolean {
 }
 
 /** The fast elementwise kernels and sums. */
-export function fastElementwise(plain: Kernels, heap: Heap, wasm: WasmKernels): ElementwiseKernels {
+export function fastElementwise(plain: CpuKernels, heap: Heap, wasm: WasmKernels): ElementwiseKernels {
   return {
     unary(op, x, out) {
       const code = UNARY[op];
@@ -103,14 +104,23 @@ export function fastElementwise(plain: Kernels, heap: Heap, wasm: WasmKernels): 
         wasm.sumColumns(from + 4 * o * extent * inner, to + 4 * o * inner, extent, inner, +accumulate);
       }
     },
-    dropout(x, out, p, key) {
+    dropout(x, out, p, key, first = 0) {
       // word >= p * 2^32, in whole numbers; p of 1 and what is no probability go to the twin.
       const threshold = Math.ceil(p * 2 ** 32);
       if (!(threshold >= 0 && threshold < 2 ** 32) || !isFloat32(x, out))
-        return plain.dropout(x, out, p, key);
+        return plain.dropout(x, out, p, key, first);
       requireSame("dropout", [x, out]);
       const scale = 1 / (1 - p);
-      wasm.dropout(heap.address(x), heap.address(out), out.length, threshold, scale, key.low, key.high);
+      wasm.dropout(
+        heap.address(x),
+        heap.address(out),
+        out.length,
+        first / 4,
+        threshold,
+        scale,
+        key.low,
+        key.high,
+      );
     },
     normPower(x, out, p) {
       if (p !== 2 || !isFloat32(x, out)) return plain.normPower(x, out, p);

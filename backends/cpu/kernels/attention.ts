@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { DTYPES } from "../../../core/contracts/dtype.ts";
+import { DTYPES, type DType } from "../../../core/contracts/dtype.ts";
 import { DeviceError, ShapeError } from "../../../core/contracts/errors.ts";
 import type { AttentionShape, HeadsOperand, Kernels } from "../../../core/contracts/kernels.ts";
 import { type GemmEngine, gemmOf } from "../gemm/gemm.ts";
@@ -277,8 +277,21 @@ function check(
 ): { dtype: "float32" | "float64"; bytes: number } {
   const dtype = logSumExp.dtype;
   if (dtype !== "float32" && dtype !== "float64") {
-    throw new DeviceError(`cpu ${kernel}: ${dtype} is not computed in, allowed: float32, float64`);
+    throw new DeviceError(`cpu ${kernel}: statistics are ${dtype}, allowed: float32, float64`);
   }
+  requireHeads(kernel, dtype, shape, logSumExp, ofQuery, ofKey);
+  return { dtype, bytes: DTYPES[dtype].bytes };
+}
+
+/** @throws ShapeError for operands of another dtype, that reach beyond their spans, or whose rows overlap. */
+export function requireHeads(
+  kernel: string,
+  dtype: DType,
+  shape: AttentionShape,
+  logSumExp: HeadsOperand["span"],
+  ofQuery: readonly HeadsOperand[],
+  ofKey: readonly HeadsOperand[],
+): void {
   if (shape.heads > 0 && (shape.keyHeads < 1 || shape.heads % shape.keyHeads !== 0)) {
     throw new ShapeError(
       `cpu ${kernel}: ${shape.heads} heads over ${shape.keyHeads} key heads, allowed: a multiple`,
@@ -301,5 +314,4 @@ function check(
       }
     }
   }
-  return { dtype, bytes: DTYPES[dtype].bytes };
 }

@@ -9,22 +9,8 @@
 import type { Span } from "../../../core/contracts/backend.ts";
 import type { HostArray } from "../../../core/contracts/dtype.ts";
 import { ShapeError } from "../../../core/contracts/errors.ts";
+import { roundToBfloat16, toBfloat16 } from "../../../core/runtime/half/plain.ts";
 import type { Heap } from "./heap.ts";
-
-const SCRATCH_FLOAT = new Float32Array(1);
-const SCRATCH_BITS = new Uint32Array(SCRATCH_FLOAT.buffer);
-
-/** The bfloat16 nearest to `value`, as its 16 bits. */
-export function toBfloat16(value: number): number {
-  SCRATCH_FLOAT[0] = value;
-  return roundBits(SCRATCH_BITS[0]!);
-}
-
-/** Float32 bits to bfloat16 bits, to nearest even; a NaN stays one. */
-function roundBits(bits: number): number {
-  if ((bits & 0x7fffffff) > 0x7f800000) return (bits >>> 16) | 0x40;
-  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
-}
 
 /** See `Kernels.cast`. */
 export function cast(heap: Heap, source: Span, target: Span): void {
@@ -67,7 +53,7 @@ function integer(value: number): bigint {
 function intoBfloat16(from: HostArray, to: Uint16Array): void {
   if (from instanceof Float32Array) {
     const bits = new Uint32Array(from.buffer, from.byteOffset, from.length);
-    for (let i = 0; i < to.length; i++) to[i] = roundBits(bits[i]!);
+    for (let i = 0; i < to.length; i++) to[i] = roundToBfloat16(bits[i]!);
   } else {
     for (let i = 0; i < to.length; i++) to[i] = toBfloat16(Number(from[i]!));
   }

@@ -12,8 +12,8 @@ import { floats, type Heap, requireSame } from "./heap.ts";
 
 const CHUNK = 4096;
 
-/** See `Kernels.dropout`. @throws ConfigError unless 0 <= p <= 1. */
-export function dropout(heap: Heap, x: Span, out: Span, p: number, key: RandomKey): void {
+/** See `CpuKernels.dropout`. @throws ConfigError unless 0 <= p <= 1. */
+export function dropout(heap: Heap, x: Span, out: Span, p: number, key: RandomKey, first: number): void {
   if (!(p >= 0 && p <= 1)) throw new ConfigError(`dropout: probability ${p} was given, allowed: 0 to 1`);
   requireSame("dropout", [x, out]);
   const source = floats(heap, "dropout", x);
@@ -23,7 +23,7 @@ export function dropout(heap: Heap, x: Span, out: Span, p: number, key: RandomKe
   const words = new Uint32Array(Math.min(CHUNK, target.length));
   for (let begin = 0; begin < target.length; begin += CHUNK) {
     const chunk = words.subarray(0, Math.min(CHUNK, target.length - begin));
-    randomWords(key, begin, chunk);
+    randomWords(key, first + begin, chunk);
     for (let i = 0; i < chunk.length; i++) {
       target[begin + i] = chunk[i]! >= threshold ? source[begin + i]! * scale : 0;
     }

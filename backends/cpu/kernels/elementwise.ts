@@ -5,11 +5,12 @@
  */
 
 import type { Span } from "../../../core/contracts/backend.ts";
+import { ShapeError } from "../../../core/contracts/errors.ts";
 import type { BinaryOp, StridedOperand, UnaryOp } from "../../../core/contracts/kernels.ts";
+import { isHalf, toBfloat16 } from "../../../core/runtime/half/plain.ts";
 import { numelOf } from "../../../core/tensor/shape.ts";
-import { toBfloat16 } from "./cast.ts";
 import { erf } from "./erf.ts";
-import { floats, floatsOf, type Heap, requireSame } from "./heap.ts";
+import { elements, type Floats, floats, floatsOf, type Heap, requireLength, requireSame } from "./heap.ts";
 import { collapse, forEachRow, requireWithin } from "./strides.ts";
 
 const SQRT_HALF = Math.SQRT1_2;
@@ -18,7 +19,8 @@ const INV_SQRT_2PI = 0.3989422804014327;
 const GELU_SLOPE = 1.5957691216057308;
 const GELU_CUBIC = 0.044715;
 
-const UNARY: Readonly<Record<UnaryOp, (x: number) => number>> = {
+/** Each function. */
+export const UNARY: Readonly<Record<UnaryOp, (x: number) => number>> = {
   neg: (x) => -x,
   abs: Math.abs,
   exp: Math.exp,
@@ -33,7 +35,8 @@ const UNARY: Readonly<Record<UnaryOp, (x: number) => number>> = {
   silu: (x) => x * sigmoid(x),
 };
 
-const DERIVATIVE: Readonly<Record<UnaryOp, (x: number, y: number) => number>> = {
+/** Each derivative, from the argument and the value. */
+export const DERIVATIVE: Readonly<Record<UnaryOp, (x: number, y: number) => number>> = {
   neg: () => -1,
   abs: (x) => Math.sign(x),
   exp: (_, y) => y,
@@ -145,28 +148,34 @@ export function where(
   out: Span,
   sizes: readonly number[],
 ): void {
-  const target = floatsOf(heap, "where", out, numelOf(sizes));
-  requireWithin("where", condition.span, 0, sizes, condition.strides);
-  const test = heap.view(condition.span);
-  const left = operand(heap, "where", a, sizes);
-  const right = operand(heap, "where", b, sizes);
+  requireLength("where", out, numelOf(sizes));
+  for (const { span, strides } of [condition, a, b]) requireWithin("where", span, 0, sizes, strides);
+  if (a.span.dtype !== out.dtype || b.span.dtype !== out.dtype) {
+    throw new ShapeError(
+      `cpu where: operands are ${a.span.dtype} and ${b.span.dtype}, the result is ${out.dtype}`,
+    );
+  }
+  const target = elements(heap, "where", out);
+  const left = elements(heap, "where", a.span);
+  const right = elements(heap, "where", b.span);
+  const test = isHalf(condition.span.dtype)
+    ? elements(heap, "where", condition.span)
+    : heap.view(condition.span);
+  // Of a 16-bit float's bits all but the sign tell it from zero.
+  const bits = isHalf(condition.span.dtype) ? 0x7fff : undefined;
   const loop = collapse(sizes, [condition.strides, a.strides, b.strides]);
   const [strideC, strideA, strideB] = loop.strides as [number, number, number];
   let o = 0;
   forEachRow(loop, ([h, i, j]) => {
     for (let n = 0; n < loop.length; n++, o++) {
-      const chosen = Number(test[h! + n * strideC]!) !== 0;
+      const value = Number(test[h! + n * strideC]!);
+      const chosen = (bits === undefined ? value : value & bits) !== 0;
       target[o] = chosen ? left[i! + n * strideA]! : right[j! + n * strideB]!;
     }
   });
 }
 
-function operand(
-  heap: Heap,
-  kernel: string,
-  of: StridedOperand,
-  sizes: readonly number[],
-): Float32Array | Float64Array {
+function operand(heap: Heap, kernel: string, of: StridedOperand, sizes: readonly number[]): Floats {
   requireWithin(kernel, of.span, 0, sizes, of.strides);
   return floats(heap, kernel, of.span);
 }

@@ -5,7 +5,7 @@
  */
 import type { Span } from "../../../core/contracts/backend.ts";
 import { ShapeError } from "../../../core/contracts/errors.ts";
-import { floats, floatsOf, type Heap, indices } from "./heap.ts";
+import { elements, floats, floatsOf, type Heap, indices, requireLength } from "./heap.ts";
 
 /** See `Kernels.embedding`. `rows` is the number of indices. */
 export function embedding(
@@ -16,8 +16,14 @@ export function embedding(
   rows: number,
   columns: number,
 ): void {
-  const source = floats(heap, "embedding", table);
-  const target = floatsOf(heap, "embedding", out, rows * columns);
+  if (table.dtype !== out.dtype) {
+    throw new ShapeError(
+      `cpu embedding: a ${table.dtype} table was given for a ${out.dtype} result, allowed: one dtype`,
+    );
+  }
+  requireLength("embedding", out, rows * columns);
+  const source = elements(heap, "embedding", table);
+  const target = elements(heap, "embedding", out);
   const chosen = checkedIndices(heap, "embedding", table, index, rows, columns);
   for (let row = 0; row < rows; row++) {
     const from = chosen[row]! * columns;

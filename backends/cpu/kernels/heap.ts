@@ -6,6 +6,7 @@
 import type { Span } from "../../../core/contracts/backend.ts";
 import type { DType, HostArray } from "../../../core/contracts/dtype.ts";
 import { DeviceError, ShapeError } from "../../../core/contracts/errors.ts";
+import { isHalf } from "../../../core/runtime/half/plain.ts";
 
 /** Arrays that plain kernels compute on. */
 export type Floats = Float32Array | Float64Array;
@@ -28,13 +29,31 @@ export interface Heap {
    * @throws DeviceError when there is no room.
    */
   scratch(bytes: number): number;
+  /**
+   * `length` float32 for use by kernels that call others meanwhile, which take `scratch` for themselves. Counted in no
+   * category. A later call may give the same elements, or move them.
+   *
+   * @throws DeviceError when there is no room.
+   */
+  workspace(length: number): Span;
 }
+
+/** Dtypes that kernels compute in, 16-bit ones by way of float32: see half/. */
+export const COMPUTE_DTYPES: readonly DType[] = ["float32", "float64", "float16", "bfloat16"];
 
 /** The span as floats to compute on. @throws DeviceError for dtypes that kernels do not compute in. */
 export function floats(heap: Heap, kernel: string, span: Span): Floats {
   const view = heap.view(span);
   if (view instanceof Float32Array || view instanceof Float64Array) return view;
-  throw new DeviceError(`cpu ${kernel}: ${span.dtype} is not computed in, allowed: float32, float64`);
+  throw new DeviceError(
+    `cpu ${kernel}: ${span.dtype} is not computed in, allowed: ${COMPUTE_DTYPES.join(", ")}`,
+  );
+}
+
+/** The span's elements to move as they are: of 16-bit floats the bits. @throws DeviceError as {@link floats}. */
+export function elements(heap: Heap, kernel: string, span: Span): Floats | Uint16Array {
+  if (!isHalf(span.dtype)) return floats(heap, kernel, span);
+  return heap.at("bfloat16", heap.address(span), span.length) as Uint16Array;
 }
 
 /** Like {@link floats}, of at least `length` elements. @throws ShapeError when the span is shorter. */

@@ -7,7 +7,7 @@ import { DTYPES } from "../../../core/contracts/dtype.ts";
 import { DeviceError, ShapeError } from "../../../core/contracts/errors.ts";
 import type { MatmulArgs, MatrixOperand } from "../../../core/contracts/kernels.ts";
 import { type GemmEngine, gemmOf } from "../gemm/gemm.ts";
-import { floatsOf, type Heap } from "./heap.ts";
+import { COMPUTE_DTYPES, floatsOf, type Heap } from "./heap.ts";
 import { requireWithin } from "./strides.ts";
 
 /** See `Kernels.matmul`. */
@@ -15,6 +15,7 @@ export function matmul(heap: Heap, engine: GemmEngine, args: MatmulArgs): void {
   const { a, b, out, n, alpha = 1, bias } = args;
   const dtype = out.span.dtype;
   check(args);
+  requireMatrices(args);
   if (args.batch === 0 || args.m === 0 || n === 0) return;
   const { batch, m } = mergedBatch(args);
   const bytes = DTYPES[dtype].bytes;
@@ -45,7 +46,7 @@ export function matmul(heap: Heap, engine: GemmEngine, args: MatmulArgs): void {
 }
 
 /** Matrices that lie behind each other and meet one common right operand are one tall matrix. */
-function mergedBatch({ a, b, out, batch, m }: MatmulArgs): { batch: number; m: number } {
+export function mergedBatch({ a, b, out, batch, m }: MatmulArgs): { batch: number; m: number } {
   const tall =
     !a.transposed &&
     a.batchStride === m * a.rowStride &&
@@ -71,17 +72,24 @@ function prepare(heap: Heap, { out, batch, m, n, bias, accumulate }: MatmulArgs)
   }
 }
 
-/** Engines take bare addresses, so what they may touch is settled here. */
-function check({ a, b, out, batch, m, n, k }: MatmulArgs): void {
+function check({ a, b, out }: MatmulArgs): void {
   const dtype = out.span.dtype;
   if (dtype !== "float32" && dtype !== "float64") {
-    throw new DeviceError(`cpu matmul: ${dtype} is not computed in, allowed: float32, float64`);
+    throw new DeviceError(`cpu matmul: ${dtype} is not computed in, allowed: ${COMPUTE_DTYPES.join(", ")}`);
   }
   if (a.span.dtype !== dtype || b.span.dtype !== dtype) {
     throw new ShapeError(
       `cpu matmul: operands are ${a.span.dtype} and ${b.span.dtype}, the result is ${dtype}`,
     );
   }
+}
+
+/**
+ * Engines take bare addresses, so what they may touch is settled here.
+ *
+ * @throws ShapeError for matrices that reach beyond their spans, and for rows that overlap.
+ */
+export function requireMatrices({ a, b, out, batch, m, n, k }: MatmulArgs): void {
   if (out.transposed) throw new ShapeError("cpu matmul: the result is transposed, allowed: operands only");
   requireMatrix("matmul a", a, batch, m, k);
   requireMatrix("matmul b", b, batch, k, n);

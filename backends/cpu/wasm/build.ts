@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { readdir, readFile, writeFile } from "node:fs/promises";
-import { DeviceError } from "../../../core/contracts/errors.ts";
+import { writeFile } from "node:fs/promises";
+import { compileAssembly } from "../../../core/runtime/wasm/build.ts";
 import { RESERVED_PAGES } from "../memory.ts";
 
 const SOURCES = new URL("assembly/", import.meta.url);
@@ -16,50 +16,13 @@ const VARIANTS = { relaxed: ["simd", "threads", "relaxed-simd"], simd: ["simd", 
 
 /** The text of `kernels.generated.ts` as the sources give it. @throws DeviceError when they do not compile. */
 export async function buildKernels(): Promise<string> {
-  const sources = new Map<string, string>();
-  for (const file of await readdir(SOURCES)) {
-    if (file.endsWith(".ts")) sources.set(file, await readFile(new URL(file, SOURCES), "utf8"));
-  }
   const lines = ["// Made by build.ts from assembly/. Do not edit.", ""];
   for (const [name, features] of Object.entries(VARIANTS)) {
-    const wasm = await compile(sources, features);
+    const code = await compileAssembly({ sources: SOURCES, features, initialPages: RESERVED_PAGES });
     lines.push(`/** The module that needs ${features.join(", ")}, in base64. */`);
-    lines.push(`export const ${name}: string =\n  "${Buffer.from(wasm).toString("base64")}";`, "");
+    lines.push(`export const ${name}: string =\n  "${code}";`, "");
   }
   return lines.join("\n");
-}
-
-async function compile(
-  sources: ReadonlyMap<string, string>,
-  features: readonly string[],
-): Promise<Uint8Array> {
-  const { default: asc } = await import("assemblyscript/asc");
-  let binary: Uint8Array | undefined;
-  const { error, stderr } = await asc.main(
-    [
-      ...["index.ts", "--outFile", "kernels.wasm", "--runtime", "stub", "-O3", "--converge", "--noAssert"],
-      ...[
-        "--importMemory",
-        "--sharedMemory",
-        "--initialMemory",
-        `${RESERVED_PAGES}`,
-        "--maximumMemory",
-        "65536",
-      ],
-      ...features.flatMap((feature) => ["--enable", feature]),
-    ],
-    {
-      readFile: (name) => sources.get(name) ?? null,
-      writeFile: (_, contents) => {
-        if (contents instanceof Uint8Array) binary = contents;
-      },
-      listFiles: () => [],
-    },
-  );
-  if (error !== null || binary === undefined) {
-    throw new DeviceError(`wasm build: AssemblyScript failed: ${stderr.toString()}`, { cause: error });
-  }
-  return binary;
 }
 
 if (import.meta.main) {

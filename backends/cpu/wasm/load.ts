@@ -28,6 +28,16 @@ export interface WasmKernels {
   unary(op: number, x: number, out: number, n: number): void;
   unaryBackward(op: number, x: number, y: number, gradient: number, out: number, n: number): void;
   binary(op: number, a: number, stepA: number, b: number, stepB: number, out: number, n: number): void;
+  gated(op: number, gate: number, x: number, out: number, n: number): void;
+  gatedBackward(
+    op: number,
+    gate: number,
+    x: number,
+    gradient: number,
+    dGate: number,
+    dX: number,
+    n: number,
+  ): void;
   affine(x: number, out: number, n: number, scale: number, shift: number): void;
   sumSquares(x: number, n: number): number;
   sumColumns(x: number, out: number, rows: number, columns: number, accumulate: number): void;
@@ -66,6 +76,36 @@ export interface WasmKernels {
     rows: number,
     columns: number,
   ): void;
+  rmsNorm(
+    x: number,
+    weight: number,
+    out: number,
+    rstd: number,
+    rows: number,
+    columns: number,
+    eps: number,
+  ): void;
+  rmsNormBackward(
+    x: number,
+    weight: number,
+    rstd: number,
+    gradient: number,
+    dx: number,
+    dWeight: number,
+    rows: number,
+    columns: number,
+  ): void;
+  rotary(
+    x: number,
+    out: number,
+    cos: number,
+    sin: number,
+    rows: number,
+    length: number,
+    heads: number,
+    half: number,
+    sign: number,
+  ): void;
   scoresSoftmax(
     scores: number,
     lse: number,
@@ -98,6 +138,7 @@ export interface WasmKernels {
     x: number,
     out: number,
     n: number,
+    block: number,
     threshold: number,
     scale: number,
     keyLow: number,

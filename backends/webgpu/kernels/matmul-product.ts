@@ -7,7 +7,7 @@ import type { Span } from "../../../core/contracts/backend.ts";
 import type { MatmulArgs, MatrixOperand } from "../../../core/contracts/kernels.ts";
 import type { Gpu } from "../dispatch.ts";
 import { type FloatType, floatType } from "../spans.ts";
-import type { MatmulVariant } from "../wgsl/matmul-common.ts";
+import type { Finish, MatmulVariant } from "../wgsl/matmul-common.ts";
 import { matmulPlain, PLAIN_THREADS, PLAIN_TILE } from "../wgsl/matmul-plain.ts";
 import { matmulSubgroup, type SubgroupTileShape, subgroupTileBytes } from "../wgsl/matmul-subgroup.ts";
 import { matmulSum, SUM_THREADS } from "../wgsl/matmul-sum.ts";
@@ -67,21 +67,17 @@ export function product(gpu: Gpu, args: Product): void {
 }
 
 /** The plain twin of `tiledProduct`. */
-function plainProduct(
-  gpu: Gpu,
-  { a, b, out, batch, m, n, k, alpha = 1, bias, accumulate = false }: Product,
-): void {
-  const [element, result] = [floatType(gpu, "matmul", a.span), floatType(gpu, "matmul", out.span)];
-  const added = bias && floatType(gpu, "matmul", bias);
-  const kernel = source(`plain ${element} ${result} ${added} ${accumulate}`, () =>
-    matmulPlain(element, result, added, accumulate),
-  );
+function plainProduct(gpu: Gpu, args: Product): void {
+  const { a, b, out, batch, m, n, k, alpha = 1 } = args;
+  const element = floatType(gpu, "matmul", a.span);
+  const finish = finishOf(gpu, args);
+  const kernel = source(`plain ${element} ${JSON.stringify(finish)}`, () => matmulPlain(element, finish));
   const [aRow, aDeep] = a.transposed ? [1, a.rowStride] : [a.rowStride, 1];
   const [bDeep, bColumn] = b.transposed ? [1, b.rowStride] : [b.rowStride, 1];
   const tiles = batch * Math.ceil(m / PLAIN_TILE) * Math.ceil(n / PLAIN_TILE);
   gpu.dispatch(
     kernel,
-    [a.span, b.span, out.span, ...(bias === undefined ? [] : [bias])],
+    [a.span, b.span, ...finishSpans(args)],
     {
       ...{
         m,
@@ -101,6 +97,23 @@ function plainProduct(
   );
 }
 
+/** What becomes of a finished sum. */
+function finishOf(gpu: Gpu, args: Product): Omit<Finish, "outVector"> {
+  const { out, bias, accumulate = false, activation, preactivation } = args;
+  return {
+    out: floatType(gpu, "matmul", out.span),
+    bias: bias && floatType(gpu, "matmul", bias),
+    accumulate,
+    activation,
+    preactivation: preactivation !== undefined,
+  };
+}
+
+/** Spans of `finishOperands`. */
+function finishSpans({ out, bias, preactivation }: Product): Span[] {
+  return [out.span, bias, preactivation].filter((span) => span !== undefined);
+}
+
 /** A kernel for a variant, and the extents that a workgroup of it computes. */
 interface Choice {
   readonly tile: { readonly m: number; readonly n: number; readonly k: number };
@@ -110,7 +123,7 @@ interface Choice {
 
 /** Computes a product in tiles staged in workgroup memory. */
 function tiledProduct(gpu: Gpu, args: Product): void {
-  const { a, b, out, batch, m, n, k, alpha = 1, bias, accumulate = false } = args;
+  const { a, b, out, batch, m, n, k, alpha = 1, preactivation } = args;
   const choice = choose(gpu, args);
   const { tile } = choice;
   const tiles = batch * Math.ceil(m / tile.m) * Math.ceil(n / tile.n);
@@ -122,20 +135,15 @@ function tiledProduct(gpu: Gpu, args: Product): void {
     a: layoutOf(a, batch, choice.word, !a.transposed),
     b: layoutOf(b, batch, choice.word, b.transposed),
   };
-  const result = {
-    out: floatType(gpu, "matmul", out.span),
-    outVector: n % 4 === 0 && aligned(out, batch, 4),
-    bias: bias && floatType(gpu, "matmul", bias),
-    accumulate,
-  };
+  const beside = preactivation === undefined || preactivation.offset % 4 === 0;
+  const result = { ...finishOf(gpu, args), outVector: n % 4 === 0 && aligned(out, batch, 4) && beside };
   const tail = k % tile.k !== 0;
   const shape = { m, n, k, batches: batch, chunk };
   const strides = { aRow: a.rowStride, aBatch: a.batchStride, bRow: b.rowStride, bBatch: b.batchStride };
-  const biases = bias === undefined ? [] : [bias];
   if (parts === 1) {
     const kernel = choice.kernel({ ...layout, ...result, element, tail });
     const params = { ...shape, ...strides, outRow: out.rowStride, outBatch: out.batchStride, alpha };
-    gpu.dispatch(kernel, [a.span, b.span, out.span, ...biases], params, tiles);
+    gpu.dispatch(kernel, [a.span, b.span, ...finishSpans(args)], params, tiles);
     return;
   }
   gpu.withScratch("float32", parts * batch * m * n, (partial: Span) => {
@@ -146,6 +154,8 @@ function tiledProduct(gpu: Gpu, args: Product): void {
       outVector: n % 4 === 0,
       bias: undefined,
       accumulate: false,
+      activation: undefined,
+      preactivation: false,
       tail,
     });
     const params = { ...shape, ...strides, outRow: n, outBatch: parts * m * n, alpha: 1 };
@@ -162,7 +172,7 @@ function tiledProduct(gpu: Gpu, args: Product): void {
     };
     gpu.dispatch(
       sum,
-      [partial, out.span, ...biases],
+      [partial, ...finishSpans(args)],
       rest,
       Math.ceil((batch * m * Math.ceil(n / 4)) / SUM_THREADS),
     );

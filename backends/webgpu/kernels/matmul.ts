@@ -43,6 +43,7 @@ function inParts(gpu: Gpu, args: MatmulArgs): void {
       a: { ...a, span: spans.a },
       b: { ...b, span: spans.b },
       out: { ...out, span: spans.out },
+      ...preactivationFrom(args, 0, spans.out.length),
     };
     product(gpu, whole);
   } else if (batch > 1) {
@@ -53,6 +54,7 @@ function inParts(gpu: Gpu, args: MatmulArgs): void {
         a: skip(a, begin * a.batchStride),
         b: skip(b, begin * b.batchStride),
         out: skip(out, begin * out.batchStride),
+        ...preactivationFrom(args, begin * out.batchStride),
       }),
     );
   } else if (m > 1 && (large(spans.out) || (large(spans.a) && !a.transposed))) {
@@ -62,6 +64,7 @@ function inParts(gpu: Gpu, args: MatmulArgs): void {
         m: count,
         a: skip(a, begin * (a.transposed ? 1 : a.rowStride)),
         out: skip(out, begin * out.rowStride),
+        ...preactivationFrom(args, begin * out.rowStride),
       }),
     );
   } else if (n > 1 && large(spans.b) && b.transposed) {
@@ -72,6 +75,7 @@ function inParts(gpu: Gpu, args: MatmulArgs): void {
         b: skip(b, begin * b.rowStride),
         out: skip(out, begin),
         ...biasFrom(args, begin, count),
+        ...preactivationFrom(args, begin),
       }),
     );
   } else if (k > 1) {
@@ -82,9 +86,11 @@ function inParts(gpu: Gpu, args: MatmulArgs): void {
         a: skip(a, begin * (a.transposed ? a.rowStride : 1)),
         b: skip(b, begin * (b.transposed ? 1 : b.rowStride)),
       };
-      if (begin === 0) return inParts(gpu, deep);
-      const { bias: _, ...rest } = deep;
-      inParts(gpu, { ...rest, accumulate: true });
+      // The last part finishes the sum: it has the activation, as the first has the bias.
+      const { bias, activation, preactivation, ...rest } = deep;
+      if (begin === 0) return inParts(gpu, { ...rest, ...(bias && { bias }) });
+      const finish = { ...(activation && { activation }), ...(preactivation && { preactivation }) };
+      inParts(gpu, { ...rest, ...finish, accumulate: true });
     });
   } else {
     throw new DeviceError(
@@ -109,6 +115,16 @@ function biasFrom({ bias }: MatmulArgs, begin: number, count: number): { bias?: 
   return bias === undefined ? {} : { bias: part(bias, begin, count) };
 }
 
+/** The preactivation that belongs to a result from its element `begin` on. */
+function preactivationFrom(
+  { preactivation }: MatmulArgs,
+  begin: number,
+  length?: number,
+): { preactivation?: Span } {
+  if (preactivation === undefined) return {};
+  return { preactivation: part(preactivation, begin, length ?? preactivation.length - begin) };
+}
+
 /** The part of an operand's span that the product touches. */
 function reach(operand: MatrixOperand, batch: number, rows: number, columns: number): Span {
   const [r, c] = operand.transposed ? [columns, rows] : [rows, columns];
@@ -116,7 +132,8 @@ function reach(operand: MatrixOperand, batch: number, rows: number, columns: num
   return part(operand.span, 0, (batch - 1) * operand.batchStride + (r - 1) * operand.rowStride + c);
 }
 
-function check(gpu: Gpu, { a, b, out, batch, m, n, k, bias }: MatmulArgs): void {
+function check(gpu: Gpu, args: MatmulArgs): void {
+  const { a, b, out, batch, m, n, k, bias, activation, preactivation } = args;
   commonType(gpu, "matmul", [a.span, b.span]);
   floatType(gpu, "matmul", out.span);
   if (out.transposed) throw new ShapeError("webgpu matmul: the result is transposed, allowed: operands only");
@@ -127,6 +144,12 @@ function check(gpu: Gpu, { a, b, out, batch, m, n, k, bias }: MatmulArgs): void 
   requireMatrix("matmul a", a, batch, m, k);
   requireMatrix("matmul b", b, batch, k, n);
   requireMatrix("matmul out", out, batch, m, n);
+  if (activation !== undefined && args.accumulate) {
+    throw new ShapeError(`webgpu matmul: ${activation} was given with accumulate, allowed: one of them`);
+  }
+  if (preactivation === undefined) return;
+  commonType(gpu, "matmul", [out.span, preactivation]);
+  requireMatrix("matmul preactivation", { ...out, span: preactivation }, batch, m, n);
 }
 
 function requireMatrix(

@@ -12,11 +12,14 @@ import { dropout } from "./dropout.ts";
 import { affine, binary, unary, unaryBackward, where } from "./elementwise.ts";
 import { embedding, embeddingBackward } from "./embedding.ts";
 import { fill } from "./fill.ts";
+import { gated, gatedBackward } from "./gated.ts";
 import { crossEntropy, crossEntropyBackward } from "./loss.ts";
 import { matmul } from "./matmul.ts";
 import { layerNorm, layerNormBackward } from "./norm.ts";
 import { adamw, sgd } from "./optimizer.ts";
 import { normPower, reduce } from "./reduce.ts";
+import { rmsNorm, rmsNormBackward } from "./rms-norm.ts";
+import { rotary } from "./rotary.ts";
 import { softmax, softmaxBackward } from "./softmax.ts";
 
 /** All kernels over one device. */
@@ -28,6 +31,8 @@ export function webgpuKernels(gpu: Gpu): Kernels {
     unary: (...args) => unary(gpu, ...args),
     unaryBackward: (...args) => unaryBackward(gpu, ...args),
     affine: (...args) => affine(gpu, ...args),
+    gated: (...args) => gated(gpu, ...args),
+    gatedBackward: (args) => gatedBackward(gpu, args),
     binary: (...args) => binary(gpu, ...args),
     where: (...args) => where(gpu, ...args),
     reduce: (op, x, out, outer, extent, inner, accumulate = false) =>
@@ -37,6 +42,9 @@ export function webgpuKernels(gpu: Gpu): Kernels {
     softmaxBackward: (...args) => softmaxBackward(gpu, ...args),
     layerNorm: (args) => layerNorm(gpu, args),
     layerNormBackward: (args) => layerNormBackward(gpu, args),
+    rmsNorm: (args) => rmsNorm(gpu, args),
+    rmsNormBackward: (args) => rmsNormBackward(gpu, args),
+    rotary: (args) => rotary(gpu, args),
     embedding: (...args) => embedding(gpu, ...args),
     embeddingBackward: (...args) => embeddingBackward(gpu, ...args),
     crossEntropy: (...args) => crossEntropy(gpu, ...args),

@@ -82,10 +82,36 @@ export function layerNormBackward(gpu: Gpu, args: Parameters<Kernels["layerNormB
 }
 
 /** Vectors serve when every row, and weight and bias, begin at one. */
-function scaleAccess(matrices: readonly Span[], scales: readonly Span[], columns: number): ScaleAccess {
+export function scaleAccess(
+  matrices: readonly Span[],
+  scales: readonly Span[],
+  columns: number,
+): ScaleAccess {
   const aligned =
     columns % 4 === 0 && congruent(matrices) && [...matrices, ...scales].every((s) => leadOf(s) === 0);
   return aligned ? "vector" : "scalar";
+}
+
+/** How gradients of weight and bias are added up: blocks of `height` rows, `most` rows a dispatch, columns one by one or by four. */
+export function scaleBlocks(
+  gpu: Gpu,
+  x: Span,
+  gradient: Span,
+  rows: number,
+  columns: number,
+): {
+  readonly height: number;
+  readonly most: number;
+  readonly blocks: number;
+  readonly wide: boolean;
+  readonly vectors: number;
+} {
+  const height = Math.max(SCALE_ROWS, Math.ceil(rows / MAX_BLOCKS));
+  // Blocks of rows that fit a binding, in whole heights.
+  const most = Math.max(1, Math.floor(rowsPerBinding(gpu, [x, gradient], columns) / height)) * height;
+  const blocks = Math.ceil(rows / height);
+  const wide = columns % 4 === 0 && leadOf(x) === 0 && leadOf(gradient) === 0;
+  return { height, most, blocks, wide, vectors: wide ? columns / 4 : columns };
 }
 
 /** Partial sums over blocks of rows, then their sums. */
@@ -98,12 +124,7 @@ function scaleGradients(
   const { x, gradient, mean, rstd, rows, columns } = args;
   const outputs = [args.dWeight, args.dBias];
   for (const span of outputs) if (span !== undefined) requireLength("layerNorm backward", span, columns);
-  const height = Math.max(SCALE_ROWS, Math.ceil(rows / MAX_BLOCKS));
-  // Blocks of rows that fit a binding, in whole heights.
-  const most = Math.max(1, Math.floor(rowsPerBinding(gpu, [x, gradient], columns) / height)) * height;
-  const blocks = Math.ceil(rows / height);
-  const wide = columns % 4 === 0 && leadOf(x) === 0 && leadOf(gradient) === 0;
-  const vectors = wide ? columns / 4 : columns;
+  const { height, most, blocks, wide, vectors } = scaleBlocks(gpu, x, gradient, rows, columns);
   const source = layerNormScaleSource(type, statType, wide);
   gpu.withScratch("float32", blocks * columns, (weights) =>
     gpu.withScratch("float32", blocks * columns, (biases) => {

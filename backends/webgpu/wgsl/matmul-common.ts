@@ -5,6 +5,8 @@
  * @module
  */
 
+import type { MatmulActivation } from "../../../core/contracts/kernels.ts";
+import { FUNCTIONS, UNARY } from "./math.ts";
 import type { ElementType, Operand } from "./source.ts";
 
 /** WGSL element types of matrices in memory. */
@@ -29,6 +31,9 @@ export interface MatmulVariant {
   readonly outVector: boolean;
   readonly bias: Element | undefined;
   readonly accumulate: boolean;
+  readonly activation: MatmulActivation | undefined;
+  /** What the activation is applied to is stored too, laid out as the result. */
+  readonly preactivation: boolean;
   /** The depth, or a split's last part of it, does not fill the last staged block. */
   readonly tail: boolean;
 }
@@ -50,25 +55,45 @@ export const MATMUL_PARAMS = {
   alpha: "f32",
 } as const;
 
-/** The operands: a, b, out and, when there is one, bias. Operands with vector access come in words of `word` elements. */
+/** What becomes of a finished sum. */
+export type Finish = Pick<
+  MatmulVariant,
+  "out" | "outVector" | "bias" | "accumulate" | "activation" | "preactivation"
+>;
+
+/** Operands that finish a sum: out and, when there are any, bias and preactivation. */
+export function finishOperands({ out, outVector, bias, preactivation }: Finish): readonly Operand[] {
+  const type: ElementType = outVector ? `vec4<${out}>` : out;
+  return [
+    { name: "out", type, write: true },
+    ...(bias === undefined ? [] : [{ name: "bias", type: bias }]),
+    ...(preactivation ? [{ name: "preactivation", type, write: true }] : []),
+  ];
+}
+
+/** The operands: a, b and those that finish a sum. Operands with vector access come in words of `word` elements. */
 export function matmulOperands(variant: MatmulVariant, word: 4 | 8): readonly Operand[] {
   const input = ({ vector }: OperandLayout): ElementType =>
     !vector ? variant.element : word === 8 ? "vec4<u32>" : `vec4<${variant.element}>`;
-  const out: ElementType = variant.outVector ? `vec4<${variant.out}>` : variant.out;
   return [
     { name: "a", type: input(variant.a) },
     { name: "b", type: input(variant.b) },
-    { name: "out", type: out, write: true },
-    ...(variant.bias === undefined ? [] : [{ name: "bias", type: variant.bias }]),
+    ...finishOperands(variant),
   ];
 }
 
 /** The variant in a few letters, for the kernel's name. */
 export function variantName(variant: MatmulVariant): string {
-  const { a, b, element, out, bias, accumulate } = variant;
+  const { a, b, element, out } = variant;
   const order = `${a.deep ? "n" : "t"}${b.deep ? "t" : "n"}`;
   const scalars = `${a.vector ? "" : "a"}${b.vector ? "" : "b"}${variant.outVector ? "" : "o"}`;
-  return `${element} ${out} ${order}${scalars && ` scalar-${scalars}`}${bias ? " bias" : ""}${accumulate ? " accumulate" : ""}`;
+  return `${element} ${out} ${order}${scalars && ` scalar-${scalars}`}${finishName(variant)}`;
+}
+
+/** What becomes of a sum, for the kernel's name. */
+export function finishName({ bias, accumulate, activation, preactivation }: Finish): string {
+  const finished = activation && ` ${activation}${preactivation ? " stored" : ""}`;
+  return `${bias ? " bias" : ""}${accumulate ? " accumulate" : ""}${finished ?? ""}`;
 }
 
 /** Rows of blocks that workgroups take column by column, so that both operands' blocks stay in cache. */
@@ -97,36 +122,46 @@ export function prologue(blockM: number, blockN: number): string {
   let outBase = batch * p.outBatch + split * p.m * p.n;`;
 }
 
-/** `emit(row, column, outBase, value)`: scales four neighbours of a row, adds bias and what was there, and stores them. */
-export function epilogue({
-  out,
-  outVector,
-  bias,
-  accumulate,
-}: Pick<MatmulVariant, "out" | "outVector" | "bias" | "accumulate">): string {
+/** Aliases and functions for the activation of `V`, a scalar or a vector of four. */
+function activationFunctions(activation: MatmulActivation | undefined, vector: boolean): string {
+  if (activation === undefined) return "";
+  const aliases = vector
+    ? "alias V = vec4<f32>; alias U = vec4<u32>; alias B = vec4<bool>;"
+    : "alias V = f32; alias U = u32; alias B = bool;";
+  return `${aliases}\n${FUNCTIONS}\nfn activate(x: V) -> V { return ${UNARY[activation]}; }`;
+}
+
+/** `emit(row, column, outBase, value)`: scales four neighbours of a row, adds bias and what was there, activates and stores them. */
+export function epilogue(finish: Finish): string {
+  const { out, outVector, bias, accumulate, activation, preactivation } = finish;
+  const element = outVector ? `vec4<${out}>` : out;
+  const store = `${preactivation ? `$preactivation[p.preactivation_at + at] = ${element}(result);` : ""}
+  $out[p.out_at + at] = ${element}(${activation === undefined ? "result" : "activate(result)"});`;
+  const held = `${accumulate ? `result += ${outVector ? "vec4<f32>" : "f32"}($out[p.out_at + at]);` : ""}`;
+  const functions = activationFunctions(activation, outVector);
   if (outVector) {
     const biases = [0, 1, 2, 3].map((j) => `f32($bias[first + ${j}u])`).join(", ");
-    return `
+    return `${functions}
 fn emit(row: u32, column: u32, outBase: u32, value: vec4<f32>) {
   if (column >= p.n) { return; }
-  let at = p.out_at + ((outBase + row * p.outRow + column) >> 2u);
+  let at = (outBase + row * p.outRow + column) >> 2u;
   var result = value * p.alpha;
   ${bias ? `let first = p.bias_at + column; result += vec4<f32>(${biases});` : ""}
-  ${accumulate ? "result += vec4<f32>($out[at]);" : ""}
-  $out[at] = vec4<${out}>(result);
+  ${held}
+  ${store}
 }`;
   }
-  return `
+  return `${functions}
 fn emit(row: u32, column: u32, outBase: u32, value: vec4<f32>) {
   for (var j = 0u; j < 4u; j++) {
     if (column + j < p.n) { emitOne(row, column + j, outBase, value[j]); }
   }
 }
 fn emitOne(row: u32, column: u32, outBase: u32, value: f32) {
-  let at = p.out_at + outBase + row * p.outRow + column;
+  let at = outBase + row * p.outRow + column;
   var result = value * p.alpha;
   ${bias ? "result += f32($bias[p.bias_at + column]);" : ""}
-  ${accumulate ? "result += f32($out[at]);" : ""}
-  $out[at] = ${out}(result);
+  ${held}
+  ${store}
 }`;
 }

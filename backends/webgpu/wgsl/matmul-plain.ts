@@ -6,6 +6,7 @@
  * @module
  */
 import type { FloatType } from "../spans.ts";
+import { epilogue, type Finish, finishName, finishOperands } from "./matmul-common.ts";
 import type { KernelSource } from "./source.ts";
 
 /** Threads of a workgroup, and rows and columns of a thread. */
@@ -15,21 +16,12 @@ export const PLAIN_TILE = 4;
 
 const range = [0, 1, 2, 3] as const;
 
-/** The kernel for element types of operands, result and bias (none without). */
-export function matmulPlain(
-  element: FloatType,
-  out: FloatType,
-  bias: FloatType | undefined,
-  accumulate: boolean,
-): KernelSource {
+/** The kernel for an element type of operands and for what becomes of sums, one by one. */
+export function matmulPlain(element: FloatType, finish: Omit<Finish, "outVector">): KernelSource {
+  const scalars: Finish = { ...finish, outVector: false };
   return {
-    name: `matmul plain ${element} ${out}${bias === undefined ? "" : ` bias ${bias}`}${accumulate ? " accumulate" : ""}`,
-    operands: [
-      { name: "a", type: element },
-      { name: "b", type: element },
-      { name: "out", type: out, write: true },
-      ...(bias === undefined ? [] : [{ name: "bias", type: bias }]),
-    ],
+    name: `matmul plain ${element} ${finish.out}${finishName(scalars)}`,
+    operands: [{ name: "a", type: element }, { name: "b", type: element }, ...finishOperands(scalars)],
     params: {
       m: "u32",
       n: "u32",
@@ -61,18 +53,7 @@ export function matmulPlain(
     ${range.map((i) => `c${i} = fma(vec4<f32>(f32($a[x${i}])), right, c${i}); x${i} += p.aDeep;`).join(" ")}
     ${range.map((j) => `y${j} += p.bDeep;`).join(" ")}
   }
-  ${range.map((i) => `store(batch, row + ${i}u, column, c${i});`).join(" ")}`,
-    declarations: `
-fn store(batch: u32, row: u32, column: u32, values: vec4<f32>) {
-  if (row >= p.m) { return; }
-  for (var j = 0u; j < 4u; j++) {
-    if (column + j >= p.n) { return; }
-    let at = p.out_at + batch * p.outBatch + row * p.outRow + column + j;
-    var result = values[j] * p.alpha;
-    ${bias === undefined ? "" : "result += f32($bias[p.bias_at + column + j]);"}
-    ${accumulate ? "result += f32($out[at]);" : ""}
-    $out[at] = ${out}(result);
-  }
-}`,
+  ${range.map((i) => `if (row + ${i}u < p.m) { emit(row + ${i}u, column, batch * p.outBatch, c${i}); }`).join(" ")}`,
+    declarations: epilogue(scalars),
   };
 }

@@ -1,29 +1,23 @@
 /**
- * Adds up the partial products of a split matrix product, in order, and finishes each element: alpha, bias, what was there.
+ * Adds up the partial products of a split matrix product, in order, and finishes each element: alpha, bias, what was there, activation.
  *
  * @module
  */
-import { epilogue, type MatmulVariant } from "./matmul-common.ts";
+import { epilogue, type Finish, finishName, finishOperands } from "./matmul-common.ts";
 import type { KernelSource } from "./source.ts";
 
 /** Threads of a workgroup, four neighbours of a row each. */
 export const SUM_THREADS = 256;
 
 /** The kernel for what becomes of a sum. */
-export function matmulSum(
-  variant: Pick<MatmulVariant, "out" | "outVector" | "bias" | "accumulate">,
-): KernelSource {
-  const { out, outVector, bias, accumulate } = variant;
+export function matmulSum(finish: Finish): KernelSource {
+  const { out, outVector } = finish;
   const read = outVector
     ? "sum += $partial[p.partial_at + (first >> 2u)];"
     : "for (var j = 0u; j < min(4u, p.n - column); j++) { sum[j] += $partial[p.partial_at + first + j]; }";
   return {
-    name: `matmul sum ${out}${outVector ? "" : " scalar"}${bias ? " bias" : ""}${accumulate ? " accumulate" : ""}`,
-    operands: [
-      { name: "partial", type: outVector ? "vec4<f32>" : "f32" },
-      { name: "out", type: outVector ? `vec4<${out}>` : out, write: true },
-      ...(bias === undefined ? [] : [{ name: "bias", type: bias }]),
-    ],
+    name: `matmul sum ${out}${outVector ? "" : " scalar"}${finishName(finish)}`,
+    operands: [{ name: "partial", type: outVector ? "vec4<f32>" : "f32" }, ...finishOperands(finish)],
     params: {
       m: "u32",
       n: "u32",
@@ -34,7 +28,7 @@ export function matmulSum(
       alpha: "f32",
     },
     workgroup: SUM_THREADS,
-    declarations: epilogue(variant),
+    declarations: epilogue(finish),
     main: `
   let across = (p.n + 3u) / 4u;
   let index = group * ${SUM_THREADS}u + t;

@@ -12,12 +12,13 @@ import type { KernelSource, Operand } from "./source.ts";
 /** How weight and bias lie: `"scalar"` works for any columns, `"vector"` when rows and they begin at vectors. */
 export type ScaleAccess = "scalar" | "vector";
 
-function scaleElement(type: FloatType, access: ScaleAccess): Operand["type"] {
+/** Element type of weight or bias. */
+export function scaleElement(type: FloatType, access: ScaleAccess): Operand["type"] {
   return access === "vector" ? `vec4<${type}>` : type;
 }
 
 /** `load_name(b, begin, columns)`: the values of weight or bias at vector `b` of a row. */
-function scaleLoader(name: string, wide: boolean, access: ScaleAccess): string {
+export function scaleLoader(name: string, wide: boolean, access: ScaleAccess): string {
   const head = `fn load_${name}(b: u32, begin: u32, columns: u32) -> V {`;
   if (access === "vector") return `${head} return V($${name}[p.${name}_at + b - begin / W]); }`;
   const clamp = "let c = min(places(b) - U(begin), U(columns - 1u));";

@@ -4,9 +4,10 @@
  * @module
  */
 import { ShapeError } from "../../contracts/errors.ts";
-import type { MatrixOperand } from "../../contracts/kernels.ts";
+import type { MatmulActivation, MatrixOperand } from "../../contracts/kernels.ts";
 import { broadcastShapes, numelOf, sameShape, showShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
+import { gradientSlot } from "./in-place.ts";
 import { expand, reshape } from "./layout.ts";
 
 function operand(tensor: Tensor, transposed: boolean, batchStride = 0): MatrixOperand {
@@ -84,10 +85,12 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
 export interface LinearOptions {
   /** The weight is [in, out], as in GPT-2's Conv1D, not [out, in], as in PyTorch's Linear. */
   readonly weightInOut?: boolean;
+  /** Applied to the result in the same kernel; `geluTanh` is GPT-2's approximation. None by default. */
+  readonly activation?: MatmulActivation | undefined;
 }
 
 /**
- * `x @ weight^T + bias` over the last dim of `x` [..., in], with `weight` [out, in] and `bias` [out].
+ * `activation(x @ weight^T + bias)` over the last dim of `x` [..., in], with `weight` [out, in] and `bias` [out].
  *
  * @throws ShapeError when the extents or dtypes do not fit.
  */
@@ -118,8 +121,17 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
     batchStride: 0,
     transposed,
   });
-  const out = x.device.result([...x.shape.slice(0, -1), columns], x.dtype);
-  x.device.backend.kernels.matmul({
+  const { device } = x;
+  const { activation } = options;
+  const shape = [...x.shape.slice(0, -1), columns];
+  const out = device.result(shape, x.dtype);
+  const inputs = bias === undefined ? [x, weight] : [x, weight, bias];
+  // Its gradient follows from what the activation was applied to; nobody else needs that.
+  const before =
+    activation !== undefined && device.gradEnabled && inputs.some((input) => input.requiresGrad)
+      ? device.allocate(shape, x.dtype)
+      : undefined;
+  device.backend.kernels.matmul({
     a: matrix(x, inner, false),
     b: matrix(weight, inOut ? columns : inner, !inOut),
     out: matrix(out, columns, false),
@@ -128,16 +140,23 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
     n: columns,
     k: inner,
     ...(bias === undefined ? {} : { bias: bias.span }),
+    ...(activation === undefined ? {} : { activation }),
+    ...(before === undefined ? {} : { preactivation: before.span }),
   });
   const [xShape, weightShape] = [x.shape, weight.shape];
-  return x.device.record(out, {
+  device.record(out, {
     op: "linear",
-    inputs: bias === undefined ? [x, weight] : [x, weight, bias],
+    inputs,
     // A frozen weight does not hold its input, nor an input without gradient the weight.
-    saved: [weight.requiresGrad ? x : undefined, x.requiresGrad ? weight : undefined],
-    backward: (gradient, [input, w], needs) => {
-      const { device } = gradient;
+    saved: [weight.requiresGrad ? x : undefined, x.requiresGrad ? weight : undefined, before],
+    backward: (upstream, [input, w, activated], needs) => {
       const kernels = device.backend.kernels;
+      let gradient = upstream;
+      if (activation !== undefined) {
+        gradient = gradientSlot(upstream);
+        const { span } = activated!;
+        kernels.unaryBackward(activation, span, span, upstream.span, gradient.span);
+      }
       let dx: Tensor | undefined;
       let dw: Tensor | undefined;
       let db: Tensor | undefined;
@@ -171,7 +190,10 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
         db = device.allocate([columns], gradient.dtype);
         kernels.reduce("sum", gradient.span, db.span, 1, rows, columns);
       }
+      if (gradient !== upstream) gradient.dispose();
       return [dx, dw, db];
     },
   });
+  before?.dispose();
+  return out;
 }

@@ -8,6 +8,7 @@ import { Conv1D, Dropout } from "../../../core/nn/mod.ts";
 import { Module } from "../../../core/nn/module.ts";
 import * as ops from "../../../core/tensor/ops/mod.ts";
 import type { Tensor } from "../../../core/tensor/tensor.ts";
+import { attentionWithDropout } from "../attention-dropout.ts";
 import type { GPT2Config } from "./config.ts";
 
 /** Multi-head causal self-attention over [batch, time, embd]. */
@@ -39,19 +40,14 @@ export class GPT2Attention extends Module<[x: Tensor], Tensor> {
     return await this.resid_dropout.call(await this.c_proj.call(mixed));
   }
 
-  /** The same from single operations, because dropout acts on the probabilities, which the fused kernel never holds. */
   #withDropout(qkv: Tensor): Tensor {
-    const [batch, time, width] = qkv.shape as [number, number, number];
-    const split = ops.reshape(qkv, [batch, time, 3, this.#heads, width / 3 / this.#heads]);
-    const [query, key, value] = [0, 1, 2].map((i) => {
-      const part = ops.slice(split, 2, i, i + 1);
-      return ops.permute(ops.reshape(part, [batch, time, this.#heads, -1]), [0, 2, 1, 3]);
+    const [batch, time, packed] = qkv.shape as [number, number, number];
+    const width = packed / 3;
+    const [query, key, value] = [0, 1, 2].map((part) => {
+      const own = ops.slice(qkv, -1, part * width, (part + 1) * width);
+      return ops.reshape(own, [batch, time, this.#heads, -1]);
     }) as [Tensor, Tensor, Tensor];
-    const scores = ops.mul(ops.matmul(query, ops.transpose(key, -1, -2)), this.#scale);
-    const rows = ops.reshape(qkv.device.arange(time), [time, 1]);
-    const columns = qkv.device.arange(time);
-    const masked = ops.where(ops.greater(columns, rows), qkv.device.full([], -Infinity), scores);
-    const probabilities = ops.dropout(ops.softmax(masked), this.#dropout);
-    return ops.reshape(ops.permute(ops.matmul(probabilities, value), [0, 2, 1, 3]), [batch, time, -1]);
+    const mixed = attentionWithDropout(query, key, value, { scale: this.#scale, p: this.#dropout });
+    return ops.reshape(mixed, [batch, time, width]);
   }
 }

@@ -5,13 +5,14 @@
  * @module
  */
 import { ShapeError } from "../../../core/contracts/errors.ts";
+import type { MatmulActivation } from "../../../core/contracts/kernels.ts";
 import { normal } from "../../../core/nn/init.ts";
 import { Conv1D, Dropout, Embedding, LayerNorm } from "../../../core/nn/mod.ts";
 import { Module } from "../../../core/nn/module.ts";
-import { Parameter } from "../../../core/nn/parameter.ts";
 import * as ops from "../../../core/tensor/ops/mod.ts";
 import { showShape } from "../../../core/tensor/shape.ts";
 import type { Tensor } from "../../../core/tensor/tensor.ts";
+import { LMHead, predict } from "../lm-head.ts";
 import { GPT2Attention } from "./attention.ts";
 import type { GPT2Config } from "./config.ts";
 
@@ -20,7 +21,7 @@ export class GPT2MLP extends Module<[x: Tensor], Tensor> {
   readonly c_fc: Conv1D;
   readonly c_proj: Conv1D;
   readonly dropout: Dropout;
-  readonly #activation: (x: Tensor) => Tensor;
+  readonly #activation: MatmulActivation;
 
   constructor(config: GPT2Config) {
     super();
@@ -32,19 +33,17 @@ export class GPT2MLP extends Module<[x: Tensor], Tensor> {
   }
 
   override async forward(x: Tensor): Promise<Tensor> {
-    const hidden = this.#activation(await this.c_fc.call(x));
+    const hidden = await this.c_fc.call(x, this.#activation);
     return await this.dropout.call(await this.c_proj.call(hidden));
   }
 }
 
-const tanhGelu = (x: Tensor): Tensor => ops.gelu(x, "tanh");
-
-const ACTIVATIONS: Readonly<Record<GPT2Config["activation_function"], (x: Tensor) => Tensor>> = {
-  gelu_new: tanhGelu,
-  gelu_pytorch_tanh: tanhGelu,
-  gelu: (x) => ops.gelu(x),
-  relu: ops.relu,
-  silu: ops.silu,
+const ACTIVATIONS: Readonly<Record<GPT2Config["activation_function"], MatmulActivation>> = {
+  gelu_new: "geluTanh",
+  gelu_pytorch_tanh: "geluTanh",
+  gelu: "gelu",
+  relu: "relu",
+  silu: "silu",
 };
 
 /** One transformer block: the natural unit to shard. */
@@ -100,42 +99,30 @@ export class GPT2LMHeadModel extends Module<[ids: Tensor, targets?: Tensor], Ten
   readonly config: GPT2Config;
   readonly transformer: GPT2Model;
   /** Present when not tied: `weight` [vocab, embd]. */
-  readonly lm_head: { readonly weight: Parameter } | undefined;
+  readonly lm_head: LMHead | undefined;
 
   constructor(config: GPT2Config) {
     super();
     this.config = config;
     this.transformer = new GPT2Model(config);
-    this.lm_head = config.tie_word_embeddings ? undefined : new LMHead(config);
+    this.lm_head = config.tie_word_embeddings
+      ? undefined
+      : new LMHead(config.vocab_size, config.n_embd, { std: config.initializer_range });
     initialize(this, config);
   }
 
   /** Logits [batch, time, vocab]; with `targets` [batch, time], the mean cross entropy instead. @throws ShapeError for a sequence that is too long. */
   override async forward(ids: Tensor, targets?: Tensor): Promise<Tensor> {
-    const [batch, time] = ids.shape;
+    const [, time] = ids.shape;
     if (ids.shape.length !== 2 || time! > this.config.n_positions) {
       throw new ShapeError(
         `GPT-2 failed: token ids of shape ${showShape(ids.shape)}, allowed are [batch, time] with time up to ${this.config.n_positions}`,
       );
     }
     const states = await this.transformer.call(ids);
-    const head = this.lm_head?.weight ?? this.transformer.wte.weight;
-    if (targets === undefined) return ops.linear(states, head);
-    const rows = batch! * time!;
-    return ops.linearCrossEntropy(ops.reshape(states, [rows, -1]), head, ops.reshape(targets, [rows]));
+    if (this.lm_head !== undefined) return await this.lm_head.call(states, targets);
+    return predict(this.transformer.wte.weight, states, targets);
   }
-}
-
-/** Holds the untied head's weight under its Hugging Face name. */
-class LMHead extends Module {
-  readonly weight: Parameter;
-
-  constructor(config: GPT2Config) {
-    super();
-    this.weight = new Parameter([config.vocab_size, config.n_embd], normal(config.initializer_range));
-  }
-
-  override forward(): void {}
 }
 
 /** GPT-2's initial weights: normal, the projections back into the residual stream scaled down by depth. */

@@ -6,6 +6,7 @@
  */
 import { cpuBackend } from "../../../backends/cpu/mod.ts";
 import type { Backend, Span } from "../../../core/contracts/backend.ts";
+import { DTYPES, type DType } from "../../../core/contracts/dtype.ts";
 import { randomNormal, randomWords, streamKey } from "../../../core/tensor/random.ts";
 
 /** What one runtime computes, by name. */
@@ -22,7 +23,30 @@ export async function runtimeFacts(): Promise<Record<string, number[]>> {
     facts[matmul] = kernels(backend);
     await backend.dispose();
   }
+  for (const kernels of ["plain", "fast"]) {
+    const backend = await cpuBackend.create({ settings: { kernels } });
+    facts[`halves ${kernels}`] = halves(backend, normals);
+    await backend.dispose();
+  }
   return facts;
+}
+
+/** Checksums of numbers in 16 bits, doubled there, and in float32 again. */
+function halves(backend: Backend, numbers: Float64Array): number[] {
+  const { length } = numbers;
+  const put = (dtype: DType): Span => {
+    const buffer = backend.allocate(length * DTYPES[dtype].bytes, "activation");
+    return { buffer, dtype, offset: 0, length };
+  };
+  const wide = put("float32");
+  backend.write(wide, Float32Array.from(numbers));
+  return (["float16", "bfloat16"] as const).flatMap((dtype) => {
+    const [half, out] = [put(dtype), put("float32")];
+    backend.kernels.cast(wide, half);
+    backend.kernels.affine(half, half, 2, 0);
+    backend.kernels.cast(half, out);
+    return checksum(Uint32Array.from(backend.hostView(out) as Float32Array, (value) => value * 2 ** 20));
+  });
 }
 
 function checksum(words: Uint32Array): number[] {

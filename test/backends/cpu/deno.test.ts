@@ -15,6 +15,10 @@ test("Deno draws the same random numbers to the bit and computes the same on eve
   expect(Object.keys(theirs)).toEqual(Object.keys(ours));
   expect(theirs.normals).toEqual(ours.normals!);
   expect(theirs.words).toEqual(ours.words!);
+  for (const kernels of ["halves plain", "halves fast"]) {
+    expect(theirs[kernels]).toEqual(ours["halves plain"]!);
+    expect(ours[kernels]).toEqual(ours["halves plain"]!);
+  }
   for (const engine of ["plain", "wasm", "blas"]) {
     for (const [i, value] of ours[engine]!.entries()) {
       expect(Math.abs(theirs[engine]![i]! - value), `${engine}, element ${i}`).toBeLessThan(1e-6);

@@ -130,6 +130,44 @@ test("row kernels agree with the twin at the benchmark's sizes", () => {
   expect(gap).toBeLessThan(4e-6);
 });
 
+test("rmsNorm, rotary and gated units equal their twins within rounding, at a width and at an odd one", () => {
+  for (const columns of [1024, 1021]) {
+    const rows = 200;
+    const n = rows * columns;
+    const [x, w, g, blank] = [normal(n, "x"), normal(columns, "w"), normal(n, "g"), new Float32Array(n)];
+    const eps = 1e-5;
+    const normed = difference([x, w, g, blank, new Float32Array(rows), blank, w], ({ kernels }, spans) => {
+      const [a, weight, gradient, out, rstd, dx, dWeight] = spans as [
+        ...[Span, Span, Span, Span, Span, Span, Span],
+      ];
+      kernels.rmsNorm({ x: a, weight, out, rstd, rows, columns, eps });
+      kernels.rmsNormBackward({ x: a, weight, rstd, gradient, dx, dWeight, rows, columns });
+    });
+    expect(normed).toBeLessThan(4e-6);
+    for (const op of ["silu", "geluTanh"] as const) {
+      const gated = difference([x, g, blank, blank, blank], ({ kernels }, spans) => {
+        const [gate, value, out, dGate, dX] = spans as [Span, Span, Span, Span, Span];
+        kernels.gated(op, gate, value, out);
+        kernels.gatedBackward({ op, gate, x: value, gradient: gate, dGate, dX });
+      });
+      expect(gated, op).toBeLessThan(4e-6);
+    }
+  }
+  for (const headDim of [64, 10]) {
+    const [length, heads] = [50, 3];
+    const [cos, sin] = [Math.cos, Math.sin].map((of) =>
+      Float32Array.from({ length: (length * headDim) / 2 }, (_, i) => of(i)),
+    ) as [Float32Array, Float32Array];
+    const shape = { rows: 2 * length, length, heads, headDim };
+    const turned = difference(
+      [normal(2 * length * heads * headDim, "heads"), cos, sin],
+      ({ kernels }, [x, c, s]) =>
+        kernels.rotary({ x: x!, out: x!, cos: c!, sin: s!, ...shape, inverse: true }),
+    );
+    expect(turned).toBeLessThan(1e-6);
+  }
+});
+
 test("sums over a million elements stay within 1e-6 of the twin", () => {
   const x = normal(1_000_003, "sum").map((v) => v + 3);
   const out = new Float32Array(1);

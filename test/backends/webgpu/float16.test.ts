@@ -144,6 +144,47 @@ for (const columns of [64, 67]) {
   );
 }
 
+for (const columns of [64, 67]) {
+  sameAsFloat32(`rmsNorm of ${columns} columns and its gradients`, (run) => {
+    const rows = 70;
+    const [x, weight, gradient] = [run.put(rows * columns), run.put(columns), run.put(rows * columns)];
+    const [out, dx, dWeight] = [run.out(rows * columns), run.out(rows * columns), run.out(columns)];
+    const rstd = run.out(rows, "float32");
+    run.backend.kernels.rmsNorm({ x, weight, out, rstd, rows, columns, eps: 1e-5 });
+    run.backend.kernels.rmsNormBackward({ x, weight, rstd, gradient, dx, dWeight, rows, columns });
+    return [out, rstd, dx, dWeight];
+  });
+}
+
+for (const headDim of [16, 6]) {
+  sameAsFloat32(`rotary of heads of ${headDim}, by float32 angles,`, (run) => {
+    const [rows, length, heads] = [12, 6, 3];
+    const [x, turned] = [run.put(rows * heads * headDim), run.out(rows * heads * headDim)];
+    const table = (of: (angle: number) => number): Span => {
+      const span = run.out((length * headDim) / 2, "float32");
+      run.backend.write(
+        span,
+        Float32Array.from({ length: span.length }, (_, i) => of(i)),
+      );
+      return span;
+    };
+    const args = { x, cos: table(Math.cos), sin: table(Math.sin), rows, length, heads, headDim };
+    run.backend.kernels.rotary({ ...args, out: turned, inverse: false });
+    run.backend.kernels.rotary({ ...args, out: x, inverse: true });
+    return [turned, x];
+  });
+}
+
+for (const op of ["silu", "geluTanh"] as const) {
+  sameAsFloat32(`gated ${op} and its gradients`, (run) => {
+    const [gate, x, gradient] = [run.put(517), run.put(517), run.put(517)];
+    const [out, dGate, dX] = [run.out(517), run.out(517), run.out(517)];
+    run.backend.kernels.gated(op, gate, x, out);
+    run.backend.kernels.gatedBackward({ op, gate, x, gradient, dGate, dX });
+    return [out, dGate, dX];
+  });
+}
+
 sameAsFloat32("embedding and its gradient", (run) => {
   const [table, indices] = [run.put(20 * 36), run.indices(50, 20)];
   const [out, dTable] = [run.out(50 * 36), run.out(20 * 36)];

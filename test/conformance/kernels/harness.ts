@@ -12,7 +12,46 @@ import { DTYPES, type DType, type HostArray, newHostArray } from "../../../core/
 const BASE_SEED = Number(process.env.FSDP_TEST_SEED ?? 20260);
 
 /** Floats that kernels compute in. */
-export type FloatDType = "float32" | "float64";
+export type FloatDType = "float32" | "float64" | "float16" | "bfloat16";
+
+/** Largest relative error of rounding to a dtype. */
+export const UNIT: Readonly<Record<FloatDType, number>> = {
+  float64: 2 ** -53,
+  float32: 2 ** -24,
+  float16: 2 ** -11,
+  bfloat16: 2 ** -8,
+};
+
+/** Whether results of a dtype are computed in float32 and rounded once. */
+export function isHalf(dtype: DType): dtype is "float16" | "bfloat16" {
+  return dtype === "float16" || dtype === "bfloat16";
+}
+
+/** The number of a dtype that is nearest to `value`; of integers, that towards zero. */
+export function rounded(dtype: DType, value: number): number {
+  if (dtype === "float32") return Math.fround(value);
+  if (dtype === "float16") return Math.f16round(value);
+  if (dtype === "bfloat16") return fromBfloat16(nearestBfloat16(value));
+  if (dtype === "float64") return value;
+  // Integers have no negative zero.
+  return dtype === "bool" ? Number(value !== 0) : Math.trunc(value) + 0;
+}
+
+/** The bfloat16 nearest to a float32, by comparing the two candidates, as its bits. */
+function nearestBfloat16(value: number): number {
+  const float = new Float32Array([value]);
+  const bits = new Uint32Array(float.buffer)[0]!;
+  if (Number.isNaN(float[0]!)) return 0x7fc0;
+  const low = bits >>> 16;
+  const gap = bits & 0xffff;
+  if (gap > 0x8000 || (gap === 0x8000 && low % 2 === 1)) return low + 1;
+  return low;
+}
+
+/** The value of bfloat16 bits. */
+export function fromBfloat16(bits: number): number {
+  return new Float32Array(new Uint32Array([bits << 16]).buffer)[0]!;
+}
 
 /** What a family of tests is given. */
 export interface Suite {
@@ -73,7 +112,7 @@ export class Case {
   numbers(dtype: FloatDType, length: number, low = -3, high = 3): number[] {
     return Array.from({ length }, () => {
       const x = low + (high - low) * this.uniform();
-      return dtype === "float32" ? Math.fround(x) : x;
+      return rounded(dtype, x);
     });
   }
 
@@ -82,7 +121,12 @@ export class Case {
     const span = this.#span(dtype, values.length);
     const host = newHostArray(dtype, values.length);
     for (let i = 0; i < values.length; i++)
-      host[i] = host instanceof BigInt64Array ? BigInt(values[i]!) : values[i]!;
+      host[i] =
+        host instanceof BigInt64Array
+          ? BigInt(values[i]!)
+          : dtype === "bfloat16"
+            ? nearestBfloat16(values[i]!)
+            : values[i]!;
     this.backend.write(span, host);
     return span;
   }
@@ -94,10 +138,14 @@ export class Case {
 
   /** The elements of a span as numbers. */
   async get(span: Span): Promise<number[]> {
-    return Array.from((await this.backend.read(span)) as Float64Array, Number);
+    const values = Array.from((await this.backend.read(span)) as Float64Array, Number);
+    return span.dtype === "bfloat16" ? values.map(fromBfloat16) : values;
   }
 
-  /** Fails unless a span holds `want` within `tolerance * (1 + scale)`, `scale` being |want| unless given. */
+  /**
+   * Fails unless a span holds `want` within `tolerance * (1 + scale)`, `scale` being |want| unless given; results in 16
+   * bits may be rounded beside that, unless `tolerance` is 0.
+   */
   async expectClose(
     span: Span,
     want: ArrayLike<number>,
@@ -106,10 +154,13 @@ export class Case {
   ): Promise<void> {
     const got = await this.get(span);
     const tolerance = options.tolerance ?? (span.dtype === "float64" ? 1e-12 : 4e-6);
+    const half = isHalf(span.dtype) && tolerance > 0;
     expect(got.length, `${what}, seed ${this.seed}: length`).toBe(want.length);
     for (let i = 0; i < want.length; i++) {
       const wanted = want[i]!;
-      const bound = this.#slack * tolerance * (1 + (options.scale?.[i] ?? Math.abs(wanted)));
+      const bound =
+        this.#slack * tolerance * (1 + (options.scale?.[i] ?? Math.abs(wanted))) +
+        (half ? UNIT[span.dtype as FloatDType] * Math.abs(wanted) : 0);
       const same = Object.is(got[i], wanted) || got[i] === wanted;
       if (same || Math.abs(got[i]! - wanted) <= bound) continue;
       expect.unreachable(

@@ -5,7 +5,8 @@
  */
 import { test } from "bun:test";
 import type { Span } from "../../../core/contracts/backend.ts";
-import { cases, type Suite } from "./harness.ts";
+import { accumulatorDType } from "../../../core/contracts/dtype.ts";
+import { cases, rounded, type Suite } from "./harness.ts";
 
 export function rowConformance(suite: Suite): void {
   for (const op of ["sum", "max"] as const) {
@@ -45,7 +46,7 @@ export function rowConformance(suite: Suite): void {
       cases(suite, 12, async (test, dtype, index) => {
         const length = [0, 1, 2, 3, 4, 5, 63, 64, 1000, 10_007, 255, 70_001][index]!;
         const values = test.numbers(dtype, length);
-        const out = test.out(dtype, 1);
+        const out = test.out(accumulatorDType(dtype), 1);
         test.backend.kernels.normPower(test.put(dtype, values), out, p);
         const sizes = values.map(Math.abs);
         const want =
@@ -67,9 +68,12 @@ export function rowConformance(suite: Suite): void {
           const x = values.slice(row * columns, (row + 1) * columns);
           const g = gradients.slice(row * columns, (row + 1) * columns);
           const total = x.reduce((s, v) => s + Math.exp(v), 0);
-          const p = x.map((v) => Math.exp(v) / total);
+          const exact = x.map((v) => Math.exp(v) / total);
+          for (const value of exact) y.push(log ? Math.log(value) : value);
+          // The gradient is that of the output as it is given.
+          const given = y.slice(-columns).map((value) => rounded(dtype, value));
+          const p = log ? given.map(Math.exp) : given;
           for (const [j, value] of p.entries()) {
-            y.push(log ? Math.log(value) : value);
             let d = 0;
             for (const [i, q] of p.entries()) d += g[i]! * ((i === j ? 1 : 0) - value) * (log ? 1 : q);
             dx.push(d);
@@ -105,7 +109,7 @@ export function rowConformance(suite: Suite): void {
       const [rows, columns] = [test.extent(70), test.integer(2, 140)];
       const eps = 1e-5;
       const n = rows * columns;
-      const x = test.numbers(dtype, n).map((v) => (index % 3 === 0 ? Math.fround(v + 50) : v));
+      const x = test.numbers(dtype, n).map((v) => (index % 3 === 0 ? rounded(dtype, v + 50) : v));
       const [weight, bias] = [test.numbers(dtype, columns), test.numbers(dtype, columns)];
       const gradient = test.numbers(dtype, n);
       const withBias = index % 4 !== 0;
@@ -133,7 +137,8 @@ export function rowConformance(suite: Suite): void {
       }
       const put = (values: number[]): Span => test.put(dtype, values);
       const [xs, ws] = [put(x), put(weight)];
-      const [out, mean, rstd] = [test.out(dtype, n), test.out(dtype, rows), test.out(dtype, rows)];
+      const wide = accumulatorDType(dtype);
+      const [out, mean, rstd] = [test.out(dtype, n), test.out(wide, rows), test.out(wide, rows)];
       const tolerance = dtype === "float64" ? 1e-11 : index % 3 === 0 ? 2e-4 : 1e-5;
       test.backend.kernels.layerNorm({
         ...{ x: xs, weight: ws, out, mean, rstd, rows, columns, eps },
@@ -151,8 +156,8 @@ export function rowConformance(suite: Suite): void {
       const given = {
         x: xs,
         weight: ws,
-        mean: put(means),
-        rstd: put(rstds),
+        mean: test.put(wide, means),
+        rstd: test.put(wide, rstds),
         gradient: put(gradient),
         rows,
         columns,
@@ -189,20 +194,17 @@ export function rowConformance(suite: Suite): void {
         }
       }
       const kernels = test.backend.kernels;
+      const wide = accumulatorDType(dtype);
       const x = test.put(dtype, logits);
       const t = test.put(index % 2 === 0 ? "int32" : "int64", targets);
-      const [loss, sums, out] = [
-        test.out(dtype, rows),
-        test.out(dtype, rows),
-        test.out(dtype, rows * columns),
-      ];
+      const [loss, sums, out] = [test.out(wide, rows), test.out(wide, rows), test.out(dtype, rows * columns)];
       kernels.crossEntropy(x, t, loss, sums, rows, columns);
       await test.expectClose(loss, losses, "crossEntropy", { scale: losses.map(() => 30) });
       await test.expectClose(sums, lse, "crossEntropy logSumExp");
-      const gradient = test.put(dtype, gradients);
-      kernels.crossEntropyBackward(x, t, test.put(dtype, lse), gradient, out, rows, columns);
+      const gradient = test.put(wide, gradients);
+      kernels.crossEntropyBackward(x, t, test.put(wide, lse), gradient, out, rows, columns);
       await test.expectClose(out, dLogits, "crossEntropy backward");
-      kernels.crossEntropyBackward(x, t, test.put(dtype, lse), gradient, x, rows, columns);
+      kernels.crossEntropyBackward(x, t, test.put(wide, lse), gradient, x, rows, columns);
       await test.expectClose(x, dLogits, "crossEntropy backward in place");
     }));
 }

@@ -12,9 +12,12 @@ import { DTYPES, type DType } from "../../../core/contracts/dtype.ts";
 import { attentionConformance } from "./attention.ts";
 import { dataConformance } from "./data.ts";
 import { elementwiseConformance } from "./elementwise.ts";
+import { gatedConformance } from "./gated.ts";
 import type { FloatDType, Suite } from "./harness.ts";
 import { matmulConformance } from "./matmul.ts";
 import { optimizerConformance } from "./optimizer.ts";
+import { rmsNormConformance } from "./rms-norm.ts";
+import { rotaryConformance } from "./rotary.ts";
 import { rowConformance } from "./rows.ts";
 
 /** What a backend is asked for. */
@@ -46,6 +49,9 @@ export function kernelConformance(
     dataConformance(suite);
     elementwiseConformance(suite);
     rowConformance(suite);
+    gatedConformance(suite);
+    rmsNormConformance(suite);
+    rotaryConformance(suite);
     matmulConformance(suite);
     attentionConformance(suite);
     optimizerConformance(suite);

@@ -34,7 +34,7 @@ describe("GPT-2", () => {
       const { module } = family.create(gpt2TinyJson("model/config.json"), weights);
       await module.to(device);
       module.eval();
-      const ids = await tokens.read("tokens", { offsets: [0, 0, 0], sizes: [1, 4, 32] });
+      const ids = (await tokens.read("tokens", { offsets: [0, 0, 0], sizes: [1, 4, 32] })) as BigInt64Array;
       const theirs = (await expected.read("logits")) as Float32Array;
       const ours = await device.noGrad(async () => {
         const logits = await module.call(device.tensor(ids, { shape: [4, 32] }));

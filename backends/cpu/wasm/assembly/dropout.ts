@@ -28,12 +28,14 @@ function keep(x: v128, words: v128, threshold: v128, scale: v128): v128 {
   return v128.and(f32x4.mul(x, scale), i32x4.ge_u(words, threshold));
 }
 
-/** `out = word >= threshold ? x * scale : 0` over n elements from element 0 of the stream on; n is below 2^32. */
-export function dropout(x: usize, out: usize, n: i32, threshold: i32, scale: f32, keyLow: i32, keyHigh: i32): void {
+/** `out = word >= threshold ? x * scale : 0` over n elements, from a block of four of the stream on; n is below 2^32. */
+export function dropout(
+  x: usize, out: usize, n: i32, block: i32, threshold: i32, scale: f32, keyLow: i32, keyHigh: i32,
+): void {
   const m0 = i32x4.splat(0xd2511f53), m1 = i32x4.splat(0xcd9e8d57);
   const limit = i32x4.splat(threshold), s = f32x4.splat(scale);
   let left = n;
-  for (let counter = 0; left > 0; counter += 4) {
+  for (let counter = block; left > 0; counter += 4) {
     let x0 = i32x4.add(i32x4.splat(counter), i32x4(0, 1, 2, 3));
     let x1 = i32x4.splat(0), x2 = x1, x3 = x1;
     let k0 = keyLow, k1 = keyHigh;

@@ -1,33 +1,11 @@
 // Elementwise kernels over contiguous float32. `op` is a constant wherever `apply` and its kin are inlined, so each
 // case below is a loop of its own.
 
-import { addWide, exp4, fma, loadRest, sigmoid4, storeRest, tanh4, totalWide } from "./vector";
+import { apply, EXP, GELU_TANH, RELU, SIGMOID, SILU, slope, TANH } from "./functions";
+import { addWide, fma, loadRest, storeRest, totalWide } from "./vector";
 
-// Order fixed with the host: see UNARY and BINARY in fast/elementwise.ts.
-const EXP: i32 = 0, TANH: i32 = 1, SIGMOID: i32 = 2, SILU: i32 = 3, GELU_TANH: i32 = 4, RELU: i32 = 5;
+// Order fixed with the host: see BINARY in fast/elementwise.ts.
 const ADD: i32 = 0, SUB: i32 = 1, MUL: i32 = 2, DIV: i32 = 3;
-
-/** gelu_tanh(x) = x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)), as 0.5 (1 + tanh(u)) = sigmoid(2 u). */
-const GELU_SLOPE: f32 = 1.5957691216057308;
-const GELU_CUBIC: f32 = 0.044715;
-
-// @ts-ignore: decorator
-@inline
-function geluGate(x: v128): v128 {
-  const u = f32x4.mul(x, fma(f32x4.mul(x, x), f32x4.splat(GELU_SLOPE * GELU_CUBIC), f32x4.splat(GELU_SLOPE)));
-  return sigmoid4(u);
-}
-
-// @ts-ignore: decorator
-@inline
-function apply(op: i32, x: v128): v128 {
-  if (op == EXP) return exp4(x);
-  if (op == TANH) return tanh4(x);
-  if (op == SIGMOID) return sigmoid4(x);
-  if (op == SILU) return f32x4.mul(x, sigmoid4(x));
-  if (op == GELU_TANH) return f32x4.mul(x, geluGate(x));
-  return f32x4.pmax(x, f32x4.splat(0));
-}
 
 // @ts-ignore: decorator
 @inline
@@ -45,25 +23,6 @@ export function unary(op: i32, x: usize, out: usize, n: i32): void {
   else if (op == SILU) map(SILU, x, out, n);
   else if (op == GELU_TANH) map(GELU_TANH, x, out, n);
   else map(RELU, x, out, n);
-}
-
-// @ts-ignore: decorator
-@inline
-function slope(op: i32, x: v128, y: v128): v128 {
-  const one = f32x4.splat(1);
-  if (op == EXP) return y;
-  if (op == TANH) return f32x4.sub(one, f32x4.mul(y, y));
-  if (op == SIGMOID) return f32x4.mul(y, f32x4.sub(one, y));
-  if (op == SILU) {
-    const s = sigmoid4(x);
-    return f32x4.mul(s, fma(x, f32x4.sub(one, s), one));
-  }
-  if (op == GELU_TANH) {
-    const s = geluGate(x);
-    const du = fma(f32x4.mul(x, x), f32x4.splat(3 * GELU_SLOPE * GELU_CUBIC), f32x4.splat(GELU_SLOPE));
-    return f32x4.mul(s, fma(f32x4.mul(x, f32x4.sub(one, s)), du, one));
-  }
-  return v128.and(one, f32x4.gt(x, f32x4.splat(0)));
 }
 
 // @ts-ignore: decorator

@@ -2,8 +2,11 @@
 
 export { sgemm, staticEnd } from "./gemm";
 export * from "./elementwise";
+export * from "./gated";
 export * from "./rows";
 export * from "./norm";
+export * from "./rms-norm";
+export * from "./rotary";
 export * from "./scores";
 export * from "./optimizer";
 export * from "./dropout";

@@ -1,6 +1,6 @@
 // Layer normalisation over rows of float32; sums in float64.
 
-import { addWide, fma, loadRest, storeRest, totalWide } from "./vector";
+import { addTo, addWide, fma, loadRest, storeRest, totalWide } from "./vector";
 
 /** `bias` is 0 when there is none. */
 export function layerNorm(
@@ -47,14 +47,6 @@ export function layerNorm(
 function addParts(dWeight: usize, dBias: usize, o: usize, g: v128, n: v128): void {
   addTo(dWeight + 2 * o, f32x4.mul(g, n));
   addTo(dBias + 2 * o, g);
-}
-
-// @ts-ignore: decorator
-@inline
-function addTo(sums: usize, x: v128): void {
-  const high = i8x16.shuffle(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
-  v128.store(sums, f64x2.add(v128.load(sums), f64x2.promote_low_f32x4(x)));
-  v128.store(sums, f64x2.add(v128.load(sums, 16), f64x2.promote_low_f32x4(high)), 16);
 }
 
 /**

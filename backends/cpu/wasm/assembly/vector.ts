@@ -30,6 +30,15 @@ export function addWide(sums: v128, x: v128): v128 {
   return f64x2.add(f64x2.add(sums, f64x2.promote_low_f32x4(x)), f64x2.promote_low_f32x4(high));
 }
 
+/** Adds four float32 to the four float64 sums at `sums`. */
+// @ts-ignore: decorator
+@inline
+export function addTo(sums: usize, x: v128): void {
+  const high = i8x16.shuffle(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+  v128.store(sums, f64x2.add(v128.load(sums), f64x2.promote_low_f32x4(x)));
+  v128.store(sums, f64x2.add(v128.load(sums, 16), f64x2.promote_low_f32x4(high)), 16);
+}
+
 // @ts-ignore: decorator
 @inline
 export function totalWide(sums: v128): f64 {

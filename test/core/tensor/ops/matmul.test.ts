@@ -4,6 +4,7 @@ import { ShapeError } from "../../../../core/contracts/errors.ts";
 import type { Device } from "../../../../core/tensor/device.ts";
 import * as ops from "../../../../core/tensor/ops/mod.ts";
 import { numelOf, type Shape } from "../../../../core/tensor/shape.ts";
+import type { Tensor } from "../../../../core/tensor/tensor.ts";
 import { broadcasts, bytesOn, clearOfZero, gradcheck, leaf, testDevice, valuesOf } from "../gradcheck.ts";
 
 let device: Device;
@@ -88,6 +89,38 @@ describe("linear", () => {
       );
     });
   }
+
+  test("an activation equals the operation of its own, values and gradients, with a frozen weight or bias too", async () => {
+    const twins = {
+      relu: ops.relu,
+      silu: ops.silu,
+      gelu: (x: Tensor) => ops.gelu(x),
+      geluTanh: (x: Tensor) => ops.gelu(x, "tanh"),
+    } as const;
+    for (const [name, twin] of Object.entries(twins)) {
+      const activation = name as keyof typeof twins;
+      const inputs = [{ shape: [2, 3] }, { shape: [4, 3] }, { shape: [4] }];
+      await gradcheck(device, (x, w, b) => ops.linear(x!, w!, b, { activation }), inputs);
+      await device.scope(async () => {
+        const [x, w, b] = inputs.map(({ shape }) => device.randn(shape, { dtype: "float64" }));
+        const expected = await valuesOf(twin(ops.linear(x!, w!, b)));
+        for (const [i, found] of (await valuesOf(ops.linear(x!, w!, b, { activation }))).entries())
+          expect(found).toBeCloseTo(expected[i]!, 12);
+      });
+    }
+  });
+
+  test("what an activation was applied to is kept for a backward pass only", async () => {
+    using x = device.zeros([5, 3], { requiresGrad: true });
+    using w = device.zeros([4, 3]);
+    const held = async (): Promise<number> => {
+      const before = bytesOn(device);
+      using out = ops.linear(x, w, undefined, { activation: "silu" });
+      return bytesOn(device) - before - out.byteLength;
+    };
+    expect(await held()).toBe(5 * 4 * 4);
+    expect(await device.noGrad(held)).toBe(0);
+  });
 
   test("a frozen weight does not hold the input until the backward pass", async () => {
     using x = leaf(device, [4, 8], numbers([4, 8], 0));
