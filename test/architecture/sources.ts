@@ -14,7 +14,7 @@ export const ROOT: string = fileURLToPath(new URL("../../", import.meta.url));
 export const SOURCE_FOLDERS: readonly string[] = ["core", "backends", "plugins", "checkpoint"];
 
 /** Made by a program, or written in another language (AssemblyScript). */
-const FOREIGN = /\.generated\.ts$|^backends\/cpu\/wasm\/assembly\//;
+const FOREIGN = /\.generated\.ts$|^(?:backends\/cpu\/wasm|core\/runtime\/half)\/assembly\//;
 
 /** One import or re-export. */
 export interface Import {

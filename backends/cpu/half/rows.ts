@@ -4,6 +4,7 @@
  * @module
  */
 import type { Kernels } from "../../../core/contracts/kernels.ts";
+import { requireLength } from "../kernels/heap.ts";
 import { targetColumns } from "../kernels/loss.ts";
 import { requireRotary } from "../kernels/rotary.ts";
 import { anyHalf, commonHalf, type HalfContext, part, requireDType } from "./context.ts";
@@ -71,20 +72,18 @@ export function halfRows(context: HalfContext): RowKernels {
       requireRotary(args);
       const width = heads * headDim;
       const half = headDim / 2;
+      for (const span of [x, out]) requireLength("rotary", span, rows * width);
+      for (const span of [cos, sin]) requireLength("rotary angles", span, length * half);
+      const most = Math.max(1, Math.floor(sizes.tile / Math.max(1, width)));
       // No tile goes beyond the last row of angles, so that each meets one run of them.
       for (let first = 0; first < rows; ) {
         const angle = first % length;
-        const run = Math.min(
-          rows - first,
-          length - angle,
-          Math.max(1, Math.floor(sizes.tile / Math.max(1, width))),
+        const run = Math.min(rows - first, length - angle, most);
+        const [from, to] = [x, out].map((span) => part(span, first * width, run * width));
+        const [c, s] = [cos, sin].map((span) => part(span, angle * half, run * half));
+        inTiles(context, "rotary", run, [read(from, width), write(to, width)], ([a, b]) =>
+          float32.rotary({ ...args, x: a!, out: b!, cos: c!, sin: s!, rows: run, length: run }),
         );
-        const [from, to] = [part(x, first * width, run * width), part(out, first * width, run * width)];
-        const angles = { cos: part(cos, angle * half, run * half), sin: part(sin, angle * half, run * half) };
-        inTiles(context, "rotary", run, [read(from, width), write(to, width)], ([a, b], start, count) => {
-          const [c, s] = [angles.cos, angles.sin].map((table) => part(table, start * half, count * half));
-          float32.rotary({ ...args, x: a!, out: b!, cos: c!, sin: s!, rows: count, length: count });
-        });
         first += run;
       }
     },

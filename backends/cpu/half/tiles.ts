@@ -52,7 +52,7 @@ export function inTiles(
   kernel: string,
   rows: number,
   operands: readonly (Operand | undefined)[],
-  body: (parts: readonly Span[], first: number, count: number) => void,
+  body: (parts: readonly (Span | undefined)[], first: number, count: number) => void,
 ): void {
   for (const given of operands) {
     if (given) requireLength(kernel, given.span, given.length + rows * given.perRow);
@@ -64,17 +64,23 @@ export function inTiles(
   );
   const spaces = workspaces(context.heap, lengths);
   const tiled = operands.map((given, i) => given && { ...given, space: spaces[i]! });
-  const [whole, byRow] = [tiled.filter((o) => o?.perRow === 0), tiled.filter((o) => o && o.perRow > 0)];
-  for (const of of whole) load(context, of!, 0, 0);
+  const present = tiled.filter((operand) => operand !== undefined);
+  const whole = present.filter(({ perRow }) => perRow === 0);
+  const byRow = present.filter(({ perRow }) => perRow > 0);
+  for (const operand of whole) load(context, operand, 0, 0);
   let first = 0;
   do {
     const count = Math.min(tile, rows - first);
-    for (const of of byRow) load(context, of!, first, count);
-    body(tiled.map((of) => of && partOf(of, first, count)) as readonly Span[], first, count);
-    for (const of of byRow) store(context, of!, first, count);
+    for (const operand of byRow) load(context, operand, first, count);
+    body(
+      tiled.map((operand) => operand && partOf(operand, first, count)),
+      first,
+      count,
+    );
+    for (const operand of byRow) store(context, operand, first, count);
     first += count;
   } while (first < rows);
-  for (const of of whole) store(context, of!, 0, 0);
+  for (const operand of whole) store(context, operand, 0, 0);
 }
 
 /** An operand, and where its tiles are in float32 if it is 16-bit. */
