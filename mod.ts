@@ -20,16 +20,29 @@ import { envPlugin } from "./core/runtime/env-command.ts";
 import { type LaunchScriptOptions, launchPlugin, launchScript } from "./core/runtime/launch.ts";
 import { programRunner } from "./core/runtime/rank-program.ts";
 import { createRegistry, usePlugins } from "./core/runtime/registry.ts";
+import { acceleratePlugin } from "./plugins/accelerate/mod.ts";
+import { fsdp1Plugin } from "./plugins/fsdp1/mod.ts";
 import { fsdp2Plugin } from "./plugins/fsdp2/mod.ts";
 import { trainPlugin } from "./plugins/train/mod.ts";
 import { transformersPlugin } from "./plugins/transformers/mod.ts";
 
 export { localCollectives, singleCollective } from "./backends/collectives/mod.ts";
+export {
+  type CheckpointAppOptions,
+  type ClientOptions,
+  createCheckpointApp,
+  httpStore,
+  type RequestLogEntry,
+  readTokenFile,
+  type Scope,
+  type ServiceLimits,
+  type TokenRecord,
+} from "./checkpoint/mod.ts";
 export type * from "./core/contracts/backend.ts";
 export type * from "./core/contracts/checkpointer.ts";
 export type * from "./core/contracts/collective.ts";
 export type * from "./core/contracts/command.ts";
-export type { DType, HostArray } from "./core/contracts/dtype.ts";
+export type { DType, HostArray, StoredArray, StoredDType } from "./core/contracts/dtype.ts";
 export * from "./core/contracts/errors.ts";
 export type * from "./core/contracts/kernels.ts";
 export type * from "./core/contracts/memory.ts";
@@ -38,12 +51,64 @@ export type * from "./core/contracts/shard.ts";
 export type * from "./core/contracts/transport.ts";
 export { type ClipOptions, clipGradNorm } from "./core/engine/clip.ts";
 export { gatherParameter } from "./core/engine/full-tensor.ts";
+export {
+  averageDivision,
+  type DivisionPlan,
+  type DivisionRequest,
+  type GradientDivision,
+  splitDivision,
+} from "./core/engine/gradient-division.ts";
+export type { MixedPrecisionPolicy } from "./core/engine/mixed-precision.ts";
+export {
+  type FullModelStateDict,
+  fullTensors,
+  getModelStateDict,
+  type ShardedModelStateDict,
+  setModelStateDict,
+} from "./core/engine/model-state-dict.ts";
+export type { OffloadPolicy } from "./core/engine/offload.ts";
+export {
+  type FullOptimizerStateDict,
+  getOptimizerStateDict,
+  type OptimizerParameterState,
+  type OptimizerStateDict,
+  type ShardedOptimizerStateDict,
+  setOptimizerStateDict,
+} from "./core/engine/optimizer-state-dict.ts";
+export { loadFromRank0 } from "./core/engine/rank0-loading.ts";
+export type { AllReduceHook } from "./core/engine/reduce.ts";
 export { type ShardModuleOptions, setRequiresGradientSync, shardModule } from "./core/engine/shard-module.ts";
 export { modelState, optimizerState } from "./core/engine/sharded-state.ts";
-export { noWrap, sizeWrap, transformerWrap, type WrapPolicy } from "./core/engine/wrap-policy.ts";
+export type {
+  GetStateDictOptions,
+  HostTensor,
+  IncompatibleKeys,
+  SetStateDictOptions,
+} from "./core/engine/state-dict.ts";
+export { traceUnits } from "./core/engine/trace.ts";
+export type { UnitEvent, UnitListener } from "./core/engine/unit-events.ts";
+export {
+  alwaysWrap,
+  type ModuleClass,
+  modulesToWrap,
+  moduleWrap,
+  noWrap,
+  orWrap,
+  remainingSizeWrap,
+  sizeWrap,
+  transformerWrap,
+  type WrapContext,
+  type WrapPolicy,
+} from "./core/engine/wrap-policy.ts";
 export * as nn from "./core/nn/mod.ts";
 export * as optim from "./core/optim/mod.ts";
-export { type DeviceMesh, initDeviceMesh } from "./core/runtime/device-mesh.ts";
+export { currentRank, isLaunched } from "./core/runtime/current-rank.ts";
+export {
+  type DeviceMesh,
+  type DeviceMeshOptions,
+  deviceMeshFromGroups,
+  initDeviceMesh,
+} from "./core/runtime/device-mesh.ts";
 export type { LaunchScriptOptions, Rank } from "./core/runtime/launch.ts";
 export { type CausalLanguageModel, MODEL, type ModelFamily } from "./core/runtime/model-family.ts";
 export { createRegistry, usePlugins } from "./core/runtime/registry.ts";
@@ -51,8 +116,34 @@ export { SHARDING, type ShardingOptions, type ShardingVersion } from "./core/run
 export { Device, type DeviceOptions, type TensorOptions } from "./core/tensor/device.ts";
 export * as ops from "./core/tensor/ops/mod.ts";
 export { Tensor } from "./core/tensor/tensor.ts";
-export { type FullyShardOptions, fullyShard } from "./plugins/fsdp2/mod.ts";
-export { type GPT2Config, GPT2LMHeadModel, parseGPT2Config } from "./plugins/transformers/mod.ts";
+export {
+  FullyShardedDataParallelPlugin,
+  type FullyShardedDataParallelPluginOptions,
+} from "./plugins/accelerate/mod.ts";
+export {
+  type BackwardPrefetch,
+  type CPUOffload,
+  FullyShardedDataParallel,
+  type FullyShardedDataParallelOptions,
+  type MixedPrecision,
+  type ShardingStrategy,
+  type UnitOptions,
+} from "./plugins/fsdp1/mod.ts";
+export {
+  type FSDPModule,
+  type FullyShardOptions,
+  fullyShard,
+  isFSDPModule,
+  registerForwardMethod,
+} from "./plugins/fsdp2/mod.ts";
+export {
+  type GPT2Config,
+  GPT2LMHeadModel,
+  type LlamaConfig,
+  LlamaForCausalLM,
+  parseGPT2Config,
+  parseLlamaConfig,
+} from "./plugins/transformers/mod.ts";
 
 /** Everything there is, by kind and name; third parties add theirs with `usePlugins`. */
 export const registry: Registry = createRegistry({ root: import.meta.url });
@@ -61,8 +152,10 @@ usePlugins(registry, [
   webgpuPlugin,
   collectivesPlugin,
   checkpointPlugin,
+  fsdp1Plugin,
   fsdp2Plugin,
   transformersPlugin,
+  acceleratePlugin,
   trainPlugin,
   launchPlugin,
   envPlugin,

@@ -19,6 +19,12 @@ export interface OptionSpec {
   readonly max?: number;
   /** May be given several times, or with several values; `run` receives an array. */
   readonly many?: boolean;
+  /** May be given several times, with one value each; `run` receives an array. */
+  readonly repeat?: boolean;
+  /** A string that is also a flag: `--name` alone is `"true"`, `--no-name` is `"false"`; numbers and these words may follow. */
+  readonly flag?: boolean;
+  /** Other names of the option. */
+  readonly aliases?: readonly string[];
   /** Placeholder in help, for example `DIR`. */
   readonly placeholder?: string;
 }
@@ -45,6 +51,8 @@ export interface CommandSpec {
   readonly summary: string;
   /** Positional arguments for the usage line, for example `SRC OUT`; none are accepted when absent. */
   readonly positionals?: string;
+  /** What follows the first positional is positional, whatever it looks like: the arguments of a script. */
+  readonly passThrough?: boolean;
   readonly options: Readonly<Record<string, OptionSpec>>;
   /** @returns the exit code. Errors of the project become one clear line and exit code 1. */
   run(context: CommandContext): Promise<number>;

@@ -5,7 +5,7 @@
  * @module
  */
 import type { Backend } from "./backend.ts";
-import type { Checkpointer, CheckpointStore, TensorFormat } from "./checkpointer.ts";
+import type { Checkpointer, CheckpointerOptions, CheckpointStore, TensorFormat } from "./checkpointer.ts";
 import type { CommandSpec } from "./command.ts";
 import type { RankFunction, Transport } from "./transport.ts";
 
@@ -42,7 +42,7 @@ export interface BackendFactory {
 }
 
 /** A registered checkpoint format over a store. */
-export type CheckpointerFactory = (store: CheckpointStore) => Checkpointer;
+export type CheckpointerFactory = (store: CheckpointStore, options?: CheckpointerOptions) => Checkpointer;
 
 /** Opens the store for a location, or `undefined` when the location is of another kind. */
 export type StoreFactory = (location: string) => CheckpointStore | undefined;

@@ -16,7 +16,7 @@ const DESCRIPTION_WIDTH = 72;
 export function generalHelp(registry: Registry): readonly string[] {
   const commands = registry.names(COMMAND).map((name) => [name, registry.get(COMMAND, name).summary]);
   return [
-    "usage: fsdp COMMAND [options]",
+    "usage: fsdp [--plugin PATH] COMMAND [options]",
     "       where fsdp is `bun mod.ts` or `deno run -A mod.ts`",
     "",
     "commands:",
@@ -34,7 +34,9 @@ export function commandHelp(name: string, spec: CommandSpec): readonly string[] 
     wrap(describe(optionSpec)).map((line, i) => [i === 0 ? signature(option, optionSpec) : "", line]),
   );
   return [
-    `usage: fsdp ${name}${positionals} [options]`,
+    spec.passThrough === true
+      ? `usage: fsdp ${name} [options]${positionals}`
+      : `usage: fsdp ${name}${positionals} [options]`,
     "",
     spec.summary,
     "",
@@ -48,12 +50,14 @@ const HELP: OptionSpec = { type: "boolean", description: "print this" };
 /** `--steps INTEGER`, `--flag`, `--no-flag` when the flag is on by default, `--data PATH...`. */
 function signature(name: string, spec: OptionSpec): string {
   if (spec.type === "boolean") return spec.default === true ? `--no-${name}` : `--${name}`;
+  if (spec.flag === true && spec.placeholder === undefined) return `--${name}`;
   const value = spec.placeholder ?? (spec.type === "string" ? "TEXT" : spec.type.toUpperCase());
   return `--${name} ${value}${spec.many === true && !value.endsWith("...") ? "..." : ""}`;
 }
 
 function describe(spec: OptionSpec): string {
   const notes: string[] = [];
+  if (spec.aliases !== undefined) notes.push(`also ${spec.aliases.map((alias) => `--${alias}`).join(", ")}`);
   if (spec.choices !== undefined) notes.push(`one of ${spec.choices.join(", ")}`);
   if (describeRange(spec) !== "") notes.push(describeRange(spec).trim());
   if (spec.default !== undefined && spec.default !== false) {

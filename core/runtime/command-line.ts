@@ -3,13 +3,15 @@
  *
  * @module
  */
+import process from "node:process";
 import type { CommandSpec } from "../contracts/command.ts";
 import { ConfigError, FsdpError } from "../contracts/errors.ts";
 import { COMMAND, type Registry } from "../contracts/plugin.ts";
 import { commandHelp, generalHelp } from "./command-help.ts";
+import { loadPlugins, pluginUrl } from "./load-plugins.ts";
 import { closestName, quoted, quotedList } from "./names.ts";
 import { type CommandOutput, processOutput } from "./output.ts";
-import { asksForHelp, parseArguments } from "./parse-options.ts";
+import { asksForHelp, ownArguments, parseArguments, pluginPaths } from "./parse-options.ts";
 import { packageVersion } from "./version.ts";
 
 /**
@@ -37,9 +39,12 @@ export async function runCommandLine(
   return code;
 }
 
-async function dispatch(registry: Registry, argv: readonly string[], output: CommandOutput): Promise<number> {
+async function dispatch(registry: Registry, all: readonly string[], output: CommandOutput): Promise<number> {
+  const { before, argv } = splitPlugins(all);
+  await usePluginsAt(registry, before);
   const [name, ...rest] = argv;
   if (name === undefined || name === "--help" || name === "-h") {
+    await usePluginsAt(registry, pluginPaths(rest));
     for (const line of generalHelp(registry)) output.print(line);
     return 0;
   }
@@ -47,18 +52,39 @@ async function dispatch(registry: Registry, argv: readonly string[], output: Com
     output.print(await packageVersion(registry.root));
     return 0;
   }
+  // A plugin may bring the command itself.
+  if (!registry.names(COMMAND).includes(name)) await usePluginsAt(registry, pluginPaths(rest));
   const spec = findCommand(registry, name);
-  if (asksForHelp(rest)) {
+  if (asksForHelp(ownArguments(name, spec, rest))) {
     for (const line of commandHelp(name, spec)) output.print(line);
     return 0;
   }
   const parsed = parseArguments(name, spec, rest);
+  const { plugin } = parsed.options;
+  if (Array.isArray(plugin)) await usePluginsAt(registry, plugin);
   return await spec.run({
     registry,
     ...parsed,
     print: (line) => output.print(line),
     printError: (line) => output.printError(line),
   });
+}
+
+/** Takes `--plugin PATH` from before the command. */
+function splitPlugins(all: readonly string[]): {
+  readonly before: readonly string[];
+  readonly argv: readonly string[];
+} {
+  let end = 0;
+  while (/^--plugin(=|$)/.test(all[end] ?? "")) end += all[end] === "--plugin" ? 2 : 1;
+  return { before: pluginPaths(all.slice(0, end)), argv: all.slice(end) };
+}
+
+async function usePluginsAt(registry: Registry, paths: readonly string[]): Promise<void> {
+  await loadPlugins(
+    registry,
+    paths.map((path) => pluginUrl(path, process.cwd())),
+  );
 }
 
 function findCommand(registry: Registry, name: string): CommandSpec {

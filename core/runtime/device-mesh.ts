@@ -13,8 +13,14 @@ export interface DeviceMesh {
   readonly dimNames: readonly string[];
   /** This rank's place along each dimension. */
   readonly coordinates: readonly number[];
-  /** The ranks that differ from this one only along `dim`. */
-  group(dim: number): Collective;
+  /** The ranks that differ from this one only along a dim, given by number or name. @throws ConfigError when there is no such dim. */
+  group(dim: number | string): Collective;
+}
+
+/** Options of a mesh. */
+export interface DeviceMeshOptions {
+  /** One name for each dimension. Default `["shard"]`, `["replicate", "shard"]`, then `["dim0", ...]`. */
+  readonly dimNames?: readonly string[];
 }
 
 /**
@@ -26,7 +32,7 @@ export interface DeviceMesh {
 export async function initDeviceMesh(
   world: Collective,
   shape: readonly number[] = [world.size],
-  options: { readonly dimNames?: readonly string[] } = {},
+  options: DeviceMeshOptions = {},
 ): Promise<DeviceMesh> {
   const product = shape.reduce((n, extent) => n * extent, 1);
   if (
@@ -38,12 +44,7 @@ export async function initDeviceMesh(
       `Device mesh failed: shape [${shape.join(", ")}] for ${world.size} ranks, its product must be that`,
     );
   }
-  const dimNames = options.dimNames ?? (shape.length === 1 ? ["shard"] : shape.map((_, d) => `dim${d}`));
-  if (dimNames.length !== shape.length || new Set(dimNames).size !== dimNames.length) {
-    throw new ConfigError(
-      `Device mesh failed: dim names ${dimNames.join(", ")} for ${shape.length} dims, give one each`,
-    );
-  }
+  const dimNames = namesOf(shape.length, options);
   const coordinates = new Array<number>(shape.length);
   let rest = world.rank;
   for (let d = shape.length - 1; d >= 0; d--) {
@@ -60,14 +61,42 @@ export async function initDeviceMesh(
     const color = coordinates.reduce((sum, at, i) => (i === d ? sum : sum * shape[i]! + at), 0);
     groups.push(await world.split(color, coordinates[d]!));
   }
+  return meshOf(groups, dimNames);
+}
+
+/**
+ * A mesh of groups that there are already: of every dimension the one that this rank is in, its rank in it being its place.
+ *
+ * @throws ConfigError without groups, or when names and dimensions differ in number.
+ */
+export function deviceMeshFromGroups(
+  groups: readonly Collective[],
+  options: DeviceMeshOptions = {},
+): DeviceMesh {
+  if (groups.length === 0) throw new ConfigError("Device mesh failed: no groups, give one for each dim");
+  return meshOf(groups, namesOf(groups.length, options));
+}
+
+function meshOf(groups: readonly Collective[], dimNames: readonly string[]): DeviceMesh {
   return Object.freeze({
-    shape: [...shape],
+    shape: groups.map(({ size }) => size),
     dimNames: [...dimNames],
-    coordinates,
-    group: (dim: number) => {
-      const group = groups[dim];
-      if (group === undefined) throw new ConfigError(`Device mesh has no dim ${dim}: it has ${shape.length}`);
-      return group;
+    coordinates: groups.map(({ rank }) => rank),
+    group: (dim: number | string) => {
+      const group = groups[typeof dim === "string" ? dimNames.indexOf(dim) : dim];
+      if (group !== undefined) return group;
+      const named = typeof dim === "string" ? `"${dim}"` : dim;
+      throw new ConfigError(
+        `Device mesh has no dim ${named}: it has ${groups.length}, named "${dimNames.join('", "')}"`,
+      );
     },
   });
+}
+
+const DEFAULT_NAMES: readonly (readonly string[])[] = [[], ["shard"], ["replicate", "shard"]];
+
+function namesOf(dims: number, { dimNames }: DeviceMeshOptions): readonly string[] {
+  const names = dimNames ?? DEFAULT_NAMES[dims] ?? Array.from({ length: dims }, (_, d) => `dim${d}`);
+  if (names.length === dims && new Set(names).size === dims) return names;
+  throw new ConfigError(`Device mesh failed: dim names ${names.join(", ")} for ${dims} dims, give one each`);
 }

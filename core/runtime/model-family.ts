@@ -5,7 +5,7 @@
  */
 import type { TensorReader } from "../contracts/checkpointer.ts";
 import type { Kind } from "../contracts/plugin.ts";
-import type { Module } from "../nn/module.ts";
+import type { AnyModule, Module } from "../nn/module.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 /**
@@ -19,6 +19,8 @@ export interface CausalLanguageModel {
   readonly contextLength: number;
   /** Class names of its blocks, the natural units. */
   readonly blockClasses: readonly string[];
+  /** Modules whose parameters the model itself reads, beside what they compute (its head): they belong to the root's unit. */
+  readonly rootModules?: readonly AnyModule[];
   /** Its configuration as a Hugging Face `config.json`. */
   readonly config: Readonly<Record<string, unknown>>;
 }

@@ -5,8 +5,8 @@
  * negative numbers as values. The rules:
  * - `--name value` or `--name=value`; of several the last counts. `-` and `_` in names are the same.
  * - A boolean is `--flag`, `--no-flag`, `--flag=true|false` or, as Accelerate writes it, `--flag true|false`.
- * - An option with `many` takes all values up to the next option.
- * - `--` ends the options: what follows is positional.
+ * - An option with `many` takes all values up to the next option, but one at a time before a script.
+ * - `--` ends the options: what follows is positional. So does a script's name where the command passes the rest to it.
  *
  * @module
  */
@@ -44,6 +44,12 @@ interface OptionUse {
 
 /** Options that every command accepts; a command may declare its own of the same name. */
 const COMMON_OPTIONS: Readonly<Record<string, OptionSpec>> = {
+  plugin: {
+    type: "string",
+    repeat: true,
+    placeholder: "PATH",
+    description: "use a plugin: a module whose default export is one",
+  },
   json: { type: "boolean", description: "print JSON, for machines", default: false },
 };
 
@@ -57,8 +63,35 @@ export function optionsOf(spec: CommandSpec): Readonly<Record<string, OptionSpec
 
 /** Whether help was asked for anywhere before `--`; then nothing else is parsed. */
 export function asksForHelp(argv: readonly string[]): boolean {
+  return beforeDashes(argv).some((token) => token === "--help" || token === "-h");
+}
+
+/** Every `--plugin PATH` before `--`, for when the command is not known yet. */
+export function pluginPaths(argv: readonly string[]): readonly string[] {
+  const tokens = beforeDashes(argv);
+  return tokens.flatMap((token, i) => {
+    if (token.startsWith("--plugin=")) return [token.slice("--plugin=".length)];
+    const path = tokens[i + 1];
+    return token === "--plugin" && path !== undefined && !isOption(path) ? [path] : [];
+  });
+}
+
+/** The arguments that are the command's own: those of a script that it starts are not. */
+export function ownArguments(command: string, spec: CommandSpec, argv: readonly string[]): readonly string[] {
+  if (spec.passThrough !== true) return argv;
+  const table = optionTable(command, spec);
+  for (let i = 0; i < argv.length; ) {
+    const token = argv[i++]!;
+    if (token === "--" || !isOption(token)) return argv.slice(0, i);
+    const use = lookUp(table, token);
+    if (use !== undefined && use.inline === undefined) i += followingValues(use, argv, i).length;
+  }
+  return argv;
+}
+
+function beforeDashes(argv: readonly string[]): readonly string[] {
   const end = argv.indexOf("--");
-  return (end < 0 ? argv : argv.slice(0, end)).some((token) => token === "--help" || token === "-h");
+  return end < 0 ? argv : argv.slice(0, end);
 }
 
 /**
@@ -78,7 +111,9 @@ export function parseArguments(command: string, spec: CommandSpec, argv: readonl
     }
     if (!isOption(token)) {
       positionals.push(token);
-      continue;
+      if (spec.passThrough !== true) continue;
+      positionals.push(...argv.slice(i));
+      break;
     }
     const use = findOption(command, table, token);
     const words = use.inline !== undefined ? [use.inline] : followingValues(use, argv, i);
@@ -93,7 +128,7 @@ export function parseArguments(command: string, spec: CommandSpec, argv: readonl
 }
 
 function defaultValue(spec: OptionSpec): OptionValue {
-  return spec.many === true && spec.default !== undefined ? [String(spec.default)] : spec.default;
+  return isList(spec) && spec.default !== undefined ? [String(spec.default)] : spec.default;
 }
 
 /** `-x` and `--x` are options; `-`, `-1` and `-.5` are values. */
@@ -105,34 +140,36 @@ function canonical(name: string): string {
   return name.replaceAll("_", "-");
 }
 
-/** Options by canonical name. */
+function isList(spec: OptionSpec): boolean {
+  return spec.many === true || spec.repeat === true;
+}
+
+/** Options by canonical name, under their other names too. */
 function optionTable(command: string, spec: CommandSpec): ReadonlyMap<string, Option> {
   const table = new Map<string, Option>();
-  for (const [name, optionSpec] of Object.entries(optionsOf(spec))) {
-    const key = canonical(name);
-    if (table.has(key)) {
-      throw new PluginError(
-        `bad command ${quoted(command)}: options ${quoted(table.get(key)!.name)} and ${quoted(name)} are the same`,
-      );
+  for (const [name, declared] of Object.entries(optionsOf(spec))) {
+    const optionSpec =
+      declared.many === true && spec.passThrough === true
+        ? { ...declared, many: false, repeat: true }
+        : declared;
+    for (const key of [name, ...(declared.aliases ?? [])].map(canonical)) {
+      if (table.has(key)) {
+        throw new PluginError(
+          `bad command ${quoted(command)}: options ${quoted(table.get(key)!.name)} and ${quoted(name)} are the same`,
+        );
+      }
+      table.set(key, { name, spec: optionSpec });
     }
-    table.set(key, { name, spec: optionSpec });
   }
   return table;
 }
 
-/** The option that a token uses. */
+/** The option that a token uses. @throws ConfigError for an unknown one. */
 function findOption(command: string, table: ReadonlyMap<string, Option>, token: string): OptionUse {
-  const equals = token.indexOf("=");
-  const written = equals < 0 ? token : token.slice(0, equals);
-  const inline = equals < 0 ? undefined : token.slice(equals + 1);
-  const key = canonical(written.replace(/^--?/, ""));
-  if (written.startsWith("--")) {
-    const option = table.get(key);
-    if (option !== undefined) return { option, written, inline, negated: false };
-    const positive = key.startsWith("no-") ? table.get(key.slice(3)) : undefined;
-    if (positive?.spec.type === "boolean") return { option: positive, written, inline, negated: true };
-  }
-  const closest = closestName(key, [...table.keys()]);
+  const use = lookUp(table, token);
+  if (use !== undefined) return use;
+  const written = token.split("=", 1)[0]!;
+  const closest = closestName(canonical(written.replace(/^--?/, "")), [...table.keys()]);
   const hint =
     closest === undefined
       ? `allowed are those that "${command} --help" lists`
@@ -140,12 +177,31 @@ function findOption(command: string, table: ReadonlyMap<string, Option>, token: 
   throw new ConfigError(`unknown option for ${quoted(command)}: given ${quoted(written)}, ${hint}`);
 }
 
+function lookUp(table: ReadonlyMap<string, Option>, token: string): OptionUse | undefined {
+  if (!token.startsWith("--")) return undefined;
+  const equals = token.indexOf("=");
+  const written = equals < 0 ? token : token.slice(0, equals);
+  const inline = equals < 0 ? undefined : token.slice(equals + 1);
+  const key = canonical(written.slice(2));
+  const option = table.get(key);
+  if (option !== undefined) return { option, written, inline, negated: false };
+  const positive = key.startsWith("no-") ? table.get(key.slice(3)) : undefined;
+  if (positive === undefined || !isFlag(positive.spec)) return undefined;
+  return { option: positive, written, inline, negated: true };
+}
+
+/** Whether an option may stand without a value. */
+function isFlag(spec: OptionSpec): boolean {
+  return spec.type === "boolean" || spec.flag === true;
+}
+
 /** The words from `argv[start]` on that are this option's values. */
 function followingValues(use: OptionUse, argv: readonly string[], start: number): readonly string[] {
   const { spec } = use.option;
-  if (spec.type === "boolean") {
+  if (isFlag(spec)) {
     // A bare word is a flag's value only when it can hardly be anything else.
-    return !use.negated && /^(true|false)$/i.test(argv[start] ?? "") ? [argv[start]!] : [];
+    const value = spec.type === "boolean" ? /^(true|false)$/i : /^(true|false|\d+)$/i;
+    return !use.negated && value.test(argv[start] ?? "") ? [argv[start]!] : [];
   }
   const end = spec.many === true ? argv.length : start + 1;
   const words = argv.slice(start, end);
@@ -161,7 +217,8 @@ function optionValue(
   earlier: OptionValue,
 ): Exclude<OptionValue, undefined> {
   const { name, spec } = use.option;
-  if (spec.type === "boolean" && words.length === 0) return !use.negated;
+  if (isFlag(spec) && words.length === 0)
+    return spec.type === "boolean" ? !use.negated : String(!use.negated);
   if (words.length === 0) {
     throw new ConfigError(
       `missing value for option "--${name}" of ${quoted(command)}: given none, ${describeValues(spec)}`,
@@ -175,6 +232,6 @@ function optionValue(
       `invalid value for option ${quoted(use.negated ? use.written : `--${name}`)} of ${quoted(command)}: given ${quoted(word)}, ${allowed}`,
     );
   });
-  if (spec.many !== true) return values[0]!;
+  if (!isList(spec)) return values[0]!;
   return [...(Array.isArray(earlier) ? earlier : []), ...words];
 }

@@ -1,6 +1,6 @@
 /**
- * Rank programs by name: a rank is a fresh thread or process, so it imports the composition root again and finds the
- * function to run in that registry.
+ * Rank programs by name: a rank is a fresh thread or process, so it imports the composition root again, loads the third
+ * parties' plugins that its launcher had, and finds the function to run in that registry.
  *
  * @module
  */
@@ -8,11 +8,16 @@ import * as v from "valibot";
 import { ConfigError } from "../contracts/errors.ts";
 import { PROGRAM, type Registry } from "../contracts/plugin.ts";
 import type { RankFunction, RankProgram } from "../contracts/transport.ts";
+import { loadedPlugins, loadPlugins } from "./load-plugins.ts";
 
 /** Name under which a composition root exports its `programRunner`. */
 const EXPORT = "runProgram";
 
-const ProgramArgs = v.strictObject({ program: v.string(), args: v.optional(v.unknown()) });
+const ProgramArgs = v.strictObject({
+  program: v.string(),
+  plugins: v.optional(v.array(v.string()), []),
+  args: v.optional(v.unknown()),
+});
 
 /**
  * What a transport launches to run the registered program `name` on every rank.
@@ -22,7 +27,8 @@ const ProgramArgs = v.strictObject({ program: v.string(), args: v.optional(v.unk
  */
 export function rankProgram(registry: Registry, name: string, args: unknown): RankProgram {
   registry.get(PROGRAM, name);
-  return { module: registry.root, export: EXPORT, args: { program: name, args } };
+  const plugins = loadedPlugins(registry);
+  return { module: registry.root, export: EXPORT, args: { program: name, plugins, args } };
 }
 
 /** The rank's side of `rankProgram`, which a composition root exports as `runProgram`. */
@@ -31,9 +37,10 @@ export function programRunner(registry: Registry): RankFunction {
     const parsed = v.safeParse(ProgramArgs, args);
     if (!parsed.success) {
       throw new ConfigError(
-        `cannot run a rank program: ${parsed.issues[0].message}, allowed is { program, args }`,
+        `cannot run a rank program: ${parsed.issues[0].message}, allowed is { program, plugins, args }`,
       );
     }
+    await loadPlugins(registry, parsed.output.plugins);
     return registry.get(PROGRAM, parsed.output.program)(context, parsed.output.args);
   };
 }

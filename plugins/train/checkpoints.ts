@@ -4,15 +4,19 @@
  * @module
  */
 import { basename, dirname } from "node:path";
-import type { Checkpointer } from "../../core/contracts/checkpointer.ts";
+import type { Checkpointer, CheckpointerOptions } from "../../core/contracts/checkpointer.ts";
 import { CheckpointError, ConfigError } from "../../core/contracts/errors.ts";
 import { CHECKPOINTER, type Registry, STORE } from "../../core/contracts/plugin.ts";
 
 /** Opens the checkpoints of a run. @throws ConfigError when no store takes the location. */
-export function openCheckpoints(registry: Registry, location: string): Checkpointer {
+export function openCheckpoints(
+  registry: Registry,
+  location: string,
+  options?: CheckpointerOptions,
+): Checkpointer {
   for (const name of registry.names(STORE)) {
     const store = registry.get(STORE, name)(location);
-    if (store !== undefined) return registry.get(CHECKPOINTER, "native")(store);
+    if (store !== undefined) return registry.get(CHECKPOINTER, "native")(store, options);
   }
   throw new ConfigError(
     `cannot use checkpoints at "${location}": no store takes it, there are ${registry.names(STORE).join(", ")}`,
@@ -23,6 +27,8 @@ export function openCheckpoints(registry: Registry, location: string): Checkpoin
 export interface CheckpointPlace {
   readonly location: string;
   readonly name: string;
+  /** Newer ones whose manifest cannot be read, and why. */
+  readonly damaged?: readonly string[];
 }
 
 /**
@@ -36,10 +42,18 @@ export async function findCheckpoint(
   path: string,
   option: string,
 ): Promise<CheckpointPlace> {
-  const newest = (await openCheckpoints(registry, path).list()).at(-1);
-  if (newest !== undefined) return { location: path, name: newest.name };
+  const unreadable = new Map<string, string>();
+  const onDamaged = (name: string, problem: string) => void unreadable.set(name, problem);
+  const newest = (await openCheckpoints(registry, path).list({ onDamaged })).at(-1);
+  if (newest !== undefined) {
+    const damaged = [...unreadable].filter(([name]) => name > newest.name).map(([, problem]) => problem);
+    return { location: path, name: newest.name, damaged };
+  }
   const [parent, name] = [dirname(path), basename(path)];
   const there = await openCheckpoints(registry, parent).list();
-  if (there.some((info) => info.name === name)) return { location: parent, name };
-  throw new CheckpointError(`cannot use ${option}: given "${path}", where there is no complete checkpoint`);
+  if (there.some((info) => info.name === name)) return { location: parent, name, damaged: [] };
+  const why = [...unreadable.values()].map((problem) => ` (${problem})`).join("");
+  throw new CheckpointError(
+    `cannot use ${option}: given "${path}", where there is no complete checkpoint${why}`,
+  );
 }

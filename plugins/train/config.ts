@@ -9,6 +9,9 @@ import type { OptionValue } from "../../core/contracts/command.ts";
 import { ConfigError } from "../../core/contracts/errors.ts";
 import type { Registry } from "../../core/contracts/plugin.ts";
 import { MODEL } from "../../core/runtime/model-family.ts";
+import type { Place } from "../../core/runtime/place.ts";
+import type { ShardingConfig } from "../../core/runtime/run-config.ts";
+import type { CheckpointPlace } from "./checkpoints.ts";
 
 /** Values of a command's options by name. */
 export type Options = Readonly<Record<string, OptionValue>>;
@@ -19,26 +22,8 @@ export interface ModelConfig {
   readonly family: string;
   /** Its `config.json`. */
   readonly config: unknown;
-  /** Safetensors file with its values; initialisers otherwise. */
+  /** Safetensors file, or folder of some, with its values; initialisers otherwise. */
   readonly weights?: string | undefined;
-}
-
-/** How to shard. */
-export interface FsdpConfig {
-  readonly version: number;
-  readonly reshardAfterForward?: boolean | undefined;
-  readonly forwardPrefetch: boolean;
-  readonly wrapPolicy: string;
-  readonly wrapClasses: readonly string[];
-  readonly minNumParams: number;
-}
-
-/** Where ranks run. */
-export interface PlaceConfig {
-  readonly backend: string;
-  readonly backendSettings: Readonly<Record<string, string>>;
-  readonly collective: string;
-  readonly worldSize: number;
 }
 
 /** Where training data come from. */
@@ -51,8 +36,8 @@ export type DataConfig =
 export interface TrainConfig {
   readonly model: ModelConfig;
   readonly data: DataConfig;
-  readonly place: PlaceConfig;
-  readonly fsdp: FsdpConfig;
+  readonly place: Place;
+  readonly fsdp: ShardingConfig;
   /** `"float16"` and `"bfloat16"`: parameters are gathered, computed with and gradients reduced in it. */
   readonly precision?: "float16" | "bfloat16" | undefined;
   readonly steps: number;
@@ -72,7 +57,11 @@ export interface TrainConfig {
   readonly seed: number;
   readonly save?: string | undefined;
   readonly saveEvery?: number | undefined;
-  readonly resume?: { readonly location: string; readonly name: string } | undefined;
+  /** Checkpoints are written while training goes on. */
+  readonly asyncSave?: boolean | undefined;
+  /** Only the newest so many checkpoints stay. */
+  readonly keepLast?: number | undefined;
+  readonly resume?: CheckpointPlace | undefined;
   readonly export?: string | undefined;
 }
 
@@ -95,46 +84,6 @@ export function list(options: Options, name: string): readonly string[] {
   return Array.isArray(value) ? value : [];
 }
 
-/** Where ranks run, from `PLACE_OPTIONS`. @throws ConfigError for a setting that is not `KEY=VALUE`. */
-export function placeConfig(options: Options): PlaceConfig {
-  const settings = list(options, "backend-options").map((setting) => {
-    const at = setting.indexOf("=");
-    if (at < 1)
-      throw new ConfigError(`cannot use --backend-options: given "${setting}", allowed is KEY=VALUE`);
-    return [setting.slice(0, at), setting.slice(at + 1)];
-  });
-  const backend = text(options, "backend")!;
-  for (const name of ["provider", "checks"]) {
-    const value = options[`webgpu-${name}`];
-    if (value === undefined) continue;
-    if (backend !== "webgpu") {
-      throw new ConfigError(
-        `cannot use --webgpu-${name}: given with --backend ${backend}, allowed is --backend webgpu`,
-      );
-    }
-    settings.push([name, typeof value === "boolean" ? (value ? "on" : "off") : String(value)]);
-  }
-  return {
-    backend,
-    backendSettings: Object.fromEntries(settings),
-    collective: text(options, "collective")!,
-    worldSize: number(options, "world-size"),
-  };
-}
-
-/** How to shard, from `FSDP_OPTIONS`. */
-export function fsdpConfig(options: Options): FsdpConfig {
-  const reshard = options["fsdp-reshard-after-forward"];
-  return {
-    version: number(options, "fsdp-version"),
-    reshardAfterForward: typeof reshard === "boolean" ? reshard : undefined,
-    forwardPrefetch: options["fsdp-forward-prefetch"] === true,
-    wrapPolicy: text(options, "fsdp-auto-wrap-policy")!,
-    wrapClasses: list(options, "fsdp-transformer-layer-cls-to-wrap").flatMap((name) => name.split(",")),
-    minNumParams: number(options, "fsdp-min-num-params"),
-  };
-}
-
 /** The model in a Hugging Face directory. @throws ConfigError when it has no readable `config.json`. */
 export async function modelFromDirectory(
   registry: Registry,
@@ -145,7 +94,7 @@ export async function modelFromDirectory(
   return {
     family: familyOf(registry, config, option),
     config,
-    weights: join(directory, "model.safetensors"),
+    weights: directory,
   };
 }
 

@@ -6,12 +6,12 @@
  */
 import { join } from "node:path";
 import type { CommandContext } from "../../core/contracts/command.ts";
+import { INTERRUPTED } from "../../core/runtime/interrupt.ts";
 import { MODEL } from "../../core/runtime/model-family.ts";
 import { textTable } from "../../core/runtime/text-table.ts";
 import type { TrainConfig } from "./config.ts";
 import { decode, runGeneration } from "./generate-command.ts";
 import { runTraining, summaryRows } from "./run-training.ts";
-import { INTERRUPTED } from "./supervise.ts";
 
 const RANKS = 2;
 /** Another number, that does not divide the model evenly. */
@@ -58,12 +58,16 @@ function demoConfig(context: CommandContext, save: string): TrainConfig {
     data: { kind: "demo" },
     place: { backend: "cpu", backendSettings: {}, collective: "threads", worldSize: RANKS },
     fsdp: {
-      version: 2,
+      version: "fsdp2",
+      settings: {},
       reshardAfterForward: true,
       forwardPrefetch: false,
+      cpuRamEfficientLoading: false,
+      offload: false,
+      activationCheckpointing: false,
       wrapPolicy: "TRANSFORMER_BASED_WRAP",
-      wrapClasses: [],
       minNumParams: 0,
+      stateDictType: "SHARDED_STATE_DICT",
     },
     steps: STEPS,
     batchSize: 4,

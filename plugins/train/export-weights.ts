@@ -31,7 +31,7 @@ export async function exportWeights(
     for (;;) {
       await world.broadcast(next, 0).wait();
       if (next[0] === DONE) return;
-      if (next[0] === FAILED) throw new CheckpointError(`Writing "${path}" failed on rank 0`);
+      if (next[0] === FAILED) throw new CheckpointError(`write of ${path}: rank 0 could not write it`);
       await gatherParameter(parameters[next[0]!]!);
     }
   }

@@ -3,38 +3,42 @@
  *
  * @module
  */
-import type { CommandContext, CommandSpec } from "../../core/contracts/command.ts";
+import type { CommandContext, CommandSpec, OptionSpec } from "../../core/contracts/command.ts";
 import { ConfigError } from "../../core/contracts/errors.ts";
+import type { Registry } from "../../core/contracts/plugin.ts";
+import { readRunConfig, runOptions } from "../../core/runtime/run-config.ts";
 import { findCheckpoint } from "./checkpoints.ts";
-import { fsdpConfig, list, modelFromDirectory, number, placeConfig, text } from "./config.ts";
+import { list, modelFromDirectory, number, text } from "./config.ts";
 import type { GenerateConfig, GenerateMessage } from "./generate-rank.ts";
-import { FSDP_OPTIONS, PLACE_OPTIONS } from "./options.ts";
 import { superviseRanks } from "./supervise.ts";
 
+const GENERATE_OPTIONS: Readonly<Record<string, OptionSpec>> = {
+  checkpoint: { type: "string", placeholder: "PATH", description: "a run's checkpoints, or one of them" },
+  model: { type: "string", placeholder: "DIR", description: "Hugging Face directory" },
+  prompt: { type: "string", description: "text to go on from, for a model of bytes" },
+  "prompt-tokens": {
+    type: "integer",
+    many: true,
+    placeholder: "ID",
+    description: "token ids to go on from",
+  },
+  "max-new-tokens": { type: "integer", min: 1, default: 200, description: "tokens to write" },
+  temperature: { type: "number", min: 0, default: 0.8, description: "0 takes the likeliest token" },
+  "top-k": {
+    type: "integer",
+    min: 0,
+    default: 0,
+    description: "consider only so many likeliest tokens; 0: all",
+  },
+  seed: { type: "integer", min: 0, max: 2 ** 32 - 1, default: 0, description: "seed of the choice" },
+};
+
 /** Writes text with a model from a checkpoint or a Hugging Face directory. */
-export const generateCommand: CommandSpec = {
+export const generateCommand = (registry: Registry): CommandSpec => ({
   summary: "writes text with a model from a checkpoint or Hugging Face directory",
-  options: {
-    checkpoint: { type: "string", placeholder: "PATH", description: "a run's checkpoints, or one of them" },
-    model: { type: "string", placeholder: "DIR", description: "Hugging Face directory" },
-    prompt: { type: "string", description: "text to go on from, for a model of bytes" },
-    "prompt-tokens": {
-      type: "integer",
-      many: true,
-      placeholder: "ID",
-      description: "token ids to go on from",
-    },
-    "max-new-tokens": { type: "integer", min: 1, default: 200, description: "tokens to write" },
-    temperature: { type: "number", min: 0, default: 0.8, description: "0 takes the likeliest token" },
-    "top-k": {
-      type: "integer",
-      min: 0,
-      default: 0,
-      description: "consider only so many likeliest tokens; 0: all",
-    },
-    seed: { type: "integer", min: 0, max: 2 ** 32 - 1, default: 0, description: "seed of the choice" },
-    ...PLACE_OPTIONS,
-    ...FSDP_OPTIONS,
+  // Read when they are asked for: plugins may be set up in any order.
+  get options() {
+    return { ...GENERATE_OPTIONS, ...runOptions(registry, "shard") };
   },
   run: async (context) => {
     const { options, registry } = context;
@@ -43,6 +47,7 @@ export const generateCommand: CommandSpec = {
     if ((directory === undefined) === (checkpoint === undefined)) {
       throw new ConfigError("cannot generate: give one of --checkpoint and --model");
     }
+    const { place, sharding } = await readRunConfig(context);
     const model =
       directory === undefined
         ? await findCheckpoint(registry, checkpoint!, "--checkpoint")
@@ -50,8 +55,8 @@ export const generateCommand: CommandSpec = {
     const asText = options["prompt-tokens"] === undefined;
     const tokens = await runGeneration(context, {
       model,
-      place: placeConfig(options),
-      fsdp: fsdpConfig(options),
+      place,
+      fsdp: sharding,
       prompt: promptTokens(context),
       maxNewTokens: number(options, "max-new-tokens"),
       sample: {
@@ -65,7 +70,7 @@ export const generateCommand: CommandSpec = {
     else context.print(asText ? (text(options, "prompt") ?? "") + decode(tokens) : tokens.join(" "));
     return 0;
   },
-};
+});
 
 /** Runs the ranks and returns the new tokens. */
 export async function runGeneration(

@@ -9,17 +9,19 @@ import type { Registry } from "../../core/contracts/plugin.ts";
 import type { RankContext } from "../../core/contracts/transport.ts";
 import { modelState } from "../../core/engine/sharded-state.ts";
 import type { CausalLanguageModel } from "../../core/runtime/model-family.ts";
+import type { Place } from "../../core/runtime/place.ts";
+import type { ShardingConfig } from "../../core/runtime/run-config.ts";
 import type { Device } from "../../core/tensor/device.ts";
 import { type CheckpointPlace, openCheckpoints } from "./checkpoints.ts";
-import type { FsdpConfig, ModelConfig, PlaceConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
 import { type SampleOptions, sampleToken } from "./sample.ts";
-import { createDevice, createShardedModel } from "./setup.ts";
+import { createDevices, createShardedModel, type RankDevices } from "./setup.ts";
 
 /** What to generate. */
 export interface GenerateConfig {
   readonly model: ModelConfig | CheckpointPlace;
-  readonly place: PlaceConfig;
-  readonly fsdp: FsdpConfig;
+  readonly place: Place;
+  readonly fsdp: ShardingConfig;
   readonly prompt: readonly number[];
   readonly maxNewTokens: number;
   readonly sample: SampleOptions;
@@ -38,24 +40,24 @@ export async function generateRank(
   context: RankContext,
   config: GenerateConfig,
 ): Promise<readonly number[]> {
-  const device = await createDevice(registry, context, config.place, 0);
+  const devices = await createDevices(registry, context, config.place, config.fsdp, 0);
   try {
-    const model = await loadModel(registry, context, device, config);
+    const model = await loadModel(registry, context, devices, config);
     model.module.eval();
-    return await generate(context, device, model, config);
+    return await generate(context, devices.device, model, config);
   } finally {
-    await device.backend.dispose();
+    await devices.dispose();
   }
 }
 
 async function loadModel(
   registry: Registry,
   context: RankContext,
-  device: Device,
+  devices: RankDevices,
   config: GenerateConfig,
 ): Promise<CausalLanguageModel> {
   if ("family" in config.model) {
-    return await createShardedModel(registry, context, device, config.model, config.fsdp);
+    return await createShardedModel(registry, context, devices, config.model, config.fsdp);
   }
   const { location, name } = config.model;
   const checkpoints = openCheckpoints(registry, location);
@@ -64,7 +66,7 @@ async function loadModel(
   if (!saved.success) throw new CheckpointError(`Checkpoint "${name}" does not say which model it holds`);
   const { family, config: json } = saved.output;
   const source = { family, config: JSON.parse(json) as unknown };
-  const model = await createShardedModel(registry, context, device, source, config.fsdp);
+  const model = await createShardedModel(registry, context, devices, source, config.fsdp);
   await checkpoints.load({ tensors: modelState(model.module, context.collective) }, name, context.collective);
   return model;
 }

@@ -14,8 +14,8 @@ import { trainRank } from "./train-rank.ts";
 export const trainPlugin: Plugin = Object.freeze({
   name: "train",
   setup(registry) {
-    registry.register(COMMAND, "train", trainCommand);
-    registry.register(COMMAND, "generate", generateCommand);
+    registry.register(COMMAND, "train", trainCommand(registry));
+    registry.register(COMMAND, "generate", generateCommand(registry));
     registry.register(PROGRAM, "train", (context, args) => trainRank(registry, context, args as TrainConfig));
     registry.register(PROGRAM, "generate", (context, args) =>
       generateRank(registry, context, args as GenerateConfig),

@@ -47,8 +47,9 @@ export async function runTraining(
       progress = createProgress({ steps: config.steps, firstStep: message.firstStep, json });
       const { version } = config.fsdp;
       progress.note(
-        `${formatCount(message.parameters)} parameters, FSDP${version} over ${config.place.worldSize} ranks (${config.place.collective}), ${message.device}`,
+        `${formatCount(message.parameters)} parameters, ${version.replace(/^fsdp(?=\d+$)/, "FSDP")} over ${config.place.worldSize} ranks (${config.place.collective}), ${message.device}`,
       );
+      for (const problem of config.resume?.damaged ?? []) progress.note(`passed over: ${problem}`);
       if (message.firstStep > 0) progress.note(`resumed after step ${message.firstStep}`);
     } else if (message.kind === "evaluated") {
       progress?.note(`held-out loss ${message.loss.toFixed(4)}`);
@@ -57,6 +58,10 @@ export async function runTraining(
       progress?.note(
         `saved ${message.name}: ${formatBytes(message.bytes)} in ${formatDuration(message.seconds)}`,
       );
+    } else if (message.kind === "save-failed") {
+      progress?.note(`step ${message.step} is not saved, training goes on: ${message.problem}`);
+    } else if (message.kind === "retention-failed") {
+      progress?.note(`old checkpoints were not deleted: ${message.problem}`);
     } else {
       first ??= message.loss;
       last = message.loss;

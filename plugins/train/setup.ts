@@ -7,27 +7,44 @@ import type { TensorReader } from "../../core/contracts/checkpointer.ts";
 import { ConfigError } from "../../core/contracts/errors.ts";
 import { BACKEND, FORMAT, type Registry } from "../../core/contracts/plugin.ts";
 import type { RankContext } from "../../core/contracts/transport.ts";
-import { noWrap, sizeWrap, transformerWrap, type WrapPolicy } from "../../core/engine/wrap-policy.ts";
-import { initDeviceMesh } from "../../core/runtime/device-mesh.ts";
+import { createHostDevice } from "../../core/runtime/host-device.ts";
 import { type CausalLanguageModel, MODEL } from "../../core/runtime/model-family.ts";
-import { SHARDING } from "../../core/runtime/sharding-version.ts";
+import type { Place } from "../../core/runtime/place.ts";
+import type { ShardingConfig } from "../../core/runtime/run-config.ts";
+import { materialize, shardModel } from "../../core/runtime/shard-model.ts";
 import { Device } from "../../core/tensor/device.ts";
-import type { FsdpConfig, ModelConfig, PlaceConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
 
-/** This rank's device. The caller disposes its backend. */
-export async function createDevice(
+/** Where one rank computes, and where it keeps shards if not there. */
+export interface RankDevices {
+  readonly device: Device;
+  readonly host: Device | undefined;
+  dispose(): Promise<void>;
+}
+
+/** This rank's devices. The caller disposes them. */
+export async function createDevices(
   registry: Registry,
   context: RankContext,
-  place: PlaceConfig,
+  place: Place,
+  fsdp: ShardingConfig,
   seed: number,
-): Promise<Device> {
+): Promise<RankDevices> {
   const backend = await registry.get(BACKEND, place.backend).create({
     hostMemory: context.hostMemory,
     localWorldSize: context.localWorldSize,
     rank: context.rank,
     settings: place.backendSettings,
   });
-  return new Device(backend, { seed, rank: context.rank });
+  const host = fsdp.offload ? await createHostDevice(registry, context, seed) : undefined;
+  return {
+    device: new Device(backend, { seed, rank: context.rank }),
+    host,
+    dispose: async () => {
+      await backend.dispose();
+      await host?.backend.dispose();
+    },
+  };
 }
 
 /** Opens the file with a model's values, when it has one. */
@@ -41,9 +58,9 @@ export async function openWeights(registry: Registry, model: ModelConfig): Promi
 export async function createShardedModel(
   registry: Registry,
   context: RankContext,
-  device: Device,
+  { device, host }: RankDevices,
   config: ModelConfig,
-  fsdp: FsdpConfig,
+  fsdp: ShardingConfig,
   precision?: "float16" | "bfloat16" | undefined,
 ): Promise<CausalLanguageModel> {
   const { name, capabilities } = device.backend;
@@ -52,26 +69,22 @@ export async function createShardedModel(
       `cannot use --mixed-precision: given ${precision}, backend "${name}" computes in ${capabilities.computeDTypes.join(", ")} here`,
     );
   }
-  const weights = await openWeights(registry, config);
+  // The others are sent what rank 0 reads.
+  const reads = context.rank === 0 || !fsdp.cpuRamEfficientLoading;
+  const weights = reads ? await openWeights(registry, config) : undefined;
   try {
     const model = registry.get(MODEL, config.family).create(config.config, weights);
-    const mesh = await initDeviceMesh(context.collective);
-    registry.get(SHARDING, `fsdp${fsdp.version}`).shard(model.module, {
-      mesh,
-      wrap: wrapPolicy(model, fsdp),
-      reshardAfterForward: fsdp.reshardAfterForward,
-      forwardPrefetch: fsdp.forwardPrefetch,
+    await shardModel(registry, model.module, fsdp, {
+      collective: context.collective,
+      localWorldSize: context.localWorldSize,
+      blockClasses: model.blockClasses,
+      rootModules: model.rootModules,
+      offload: host === undefined ? undefined : { device: host },
       precision: precision === undefined ? undefined : { paramDtype: precision, reduceDtype: precision },
     });
-    await model.module.to(device);
+    await materialize(model.module, device, fsdp);
     return model;
   } finally {
     await weights?.close();
   }
-}
-
-function wrapPolicy(model: CausalLanguageModel, fsdp: FsdpConfig): WrapPolicy {
-  if (fsdp.wrapPolicy === "NO_WRAP") return noWrap;
-  if (fsdp.wrapPolicy === "SIZE_BASED_WRAP") return sizeWrap(fsdp.minNumParams);
-  return transformerWrap(model.module, fsdp.wrapClasses.length > 0 ? fsdp.wrapClasses : model.blockClasses);
 }

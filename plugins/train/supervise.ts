@@ -3,14 +3,10 @@
  *
  * @module
  */
-import process from "node:process";
 import { type Registry, TRANSPORT } from "../../core/contracts/plugin.ts";
+import { whileInterruptible } from "../../core/runtime/interrupt.ts";
+import type { Place } from "../../core/runtime/place.ts";
 import { rankProgram } from "../../core/runtime/rank-program.ts";
-import type { PlaceConfig } from "./config.ts";
-
-const SIGNALS = ["SIGINT", "SIGTERM"] as const;
-/** What a shell expects of a program that Ctrl-C ended. */
-export const INTERRUPTED = 130;
 
 /** What to do while ranks run. */
 export interface SuperviseOptions {
@@ -29,7 +25,7 @@ export async function superviseRanks(
   registry: Registry,
   name: string,
   args: unknown,
-  place: PlaceConfig,
+  place: Place,
   options: SuperviseOptions = {},
 ): Promise<readonly unknown[]> {
   const transport = registry.get(TRANSPORT, place.collective);
@@ -38,17 +34,9 @@ export async function superviseRanks(
     worldSize: place.worldSize,
     ...(onMessage === undefined ? {} : { onMessage }),
   });
-  let asked = false;
   const stop = () => {
-    if (asked) process.exit(INTERRUPTED);
-    asked = true;
     job.requestStop();
     options.onStop?.();
   };
-  for (const signal of SIGNALS) process.on(signal, stop);
-  try {
-    return await job.results;
-  } finally {
-    for (const signal of SIGNALS) process.off(signal, stop);
-  }
+  return await whileInterruptible(stop, () => job.results);
 }

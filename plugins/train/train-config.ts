@@ -8,36 +8,38 @@ import { dirname, resolve } from "node:path";
 import { ConfigError } from "../../core/contracts/errors.ts";
 import { FORMAT, type Registry } from "../../core/contracts/plugin.ts";
 import { MODEL } from "../../core/runtime/model-family.ts";
+import type { RunConfig } from "../../core/runtime/run-config.ts";
 import { SHARDING } from "../../core/runtime/sharding-version.ts";
 import { openBatches } from "./batches.ts";
 import { findCheckpoint, openCheckpoints } from "./checkpoints.ts";
 import {
   type DataConfig,
-  fsdpConfig,
   list,
   type ModelConfig,
   modelFromConfig,
   modelFromDirectory,
   number,
   type Options,
-  placeConfig,
   type TrainConfig,
   text,
 } from "./config.ts";
 import { openTokens } from "./data/tokens-file.ts";
 import { openWeights } from "./setup.ts";
 
-const PRECISIONS: Readonly<Record<string, TrainConfig["precision"]>> = { fp16: "float16", bf16: "bfloat16" };
+const PRECISIONS = { no: undefined, fp16: "float16", bf16: "bfloat16" } as const;
 
 /**
  * Reads the options and looks at every input before a rank starts, so that what is wrong is said once, in one line.
  *
  * @throws ConfigError or CheckpointError that names the option.
  */
-export async function readTrainConfig(registry: Registry, options: Options): Promise<TrainConfig> {
-  const place = placeConfig(options);
-  const fsdp = fsdpConfig(options);
-  registry.get(SHARDING, `fsdp${fsdp.version}`);
+export async function readTrainConfig(
+  registry: Registry,
+  options: Options,
+  run: RunConfig,
+): Promise<TrainConfig> {
+  const { place, sharding: fsdp, accumulation } = run;
+  registry.get(SHARDING, fsdp.version);
   const model = await modelConfig(registry, options);
   const { vocabSize, contextLength } = await checkModel(registry, model);
   const data = dataConfig(options);
@@ -58,11 +60,11 @@ export async function readTrainConfig(registry: Registry, options: Options): Pro
     data,
     place,
     fsdp,
-    precision: PRECISIONS[text(options, "mixed-precision")!],
+    precision: PRECISIONS[run.mixedPrecision],
     steps: options.steps === undefined ? tokens!.steps : number(options, "steps"),
     batchSize: number(options, "batch-size"),
     seqLen,
-    accumulation: number(options, "gradient-accumulation-steps"),
+    accumulation,
     optimizer: {
       kind: text(options, "optimizer")!,
       lr: number(options, "lr"),
@@ -76,6 +78,8 @@ export async function readTrainConfig(registry: Registry, options: Options): Pro
     seed: number(options, "seed"),
     save,
     saveEvery: options["save-every"] === undefined ? undefined : number(options, "save-every"),
+    asyncSave: options["async-save"] === true,
+    keepLast: options["keep-last"] === undefined ? undefined : number(options, "keep-last"),
     resume: await resumePlace(registry, text(options, "resume"), save),
     export: text(options, "export"),
   };
@@ -148,6 +152,12 @@ async function checkRun(registry: Registry, config: TrainConfig, vocabSize: numb
   if (config.clip === 0) throw new ConfigError("cannot use --clip: given 0, allowed are numbers > 0");
   if (config.saveEvery !== undefined && config.save === undefined) {
     throw new ConfigError("cannot use --save-every: --save is missing, which says where checkpoints go");
+  }
+  for (const option of ["async-save", "keep-last"] as const) {
+    const given = option === "async-save" ? config.asyncSave : config.keepLast !== undefined;
+    if (given && config.save === undefined) {
+      throw new ConfigError(`cannot use --${option}: --save is missing, which says where checkpoints go`);
+    }
   }
   if (config.save !== undefined) await checkSave(registry, config, config.save);
   if (config.export !== undefined) {

@@ -28,7 +28,17 @@ export type TrainMessage =
       /** Highest peak of any rank. */
       readonly peakMemory: number;
     }
-  | { readonly kind: "saved"; readonly name: string; readonly bytes: number; readonly seconds: number };
+  | {
+      readonly kind: "saved";
+      readonly name: string;
+      readonly bytes: number;
+      /** From when the step ended until it was committed. */
+      readonly seconds: number;
+      /** Of these, those for which training stood still. */
+      readonly blocked: number;
+    }
+  | { readonly kind: "save-failed"; readonly step: number; readonly problem: string }
+  | { readonly kind: "retention-failed"; readonly problem: string };
 
 /** What every rank returns. */
 export interface TrainResult {

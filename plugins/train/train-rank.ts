@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Checkpointer } from "../../core/contracts/checkpointer.ts";
 import type { Registry } from "../../core/contracts/plugin.ts";
 import type { RankContext } from "../../core/contracts/transport.ts";
 import { AdamW } from "../../core/optim/adamw.ts";
@@ -13,10 +14,10 @@ import { openBatches } from "./batches.ts";
 import { openCheckpoints } from "./checkpoints.ts";
 import type { TrainConfig } from "./config.ts";
 import { exportWeights } from "./export-weights.ts";
-import { createDevice, createShardedModel } from "./setup.ts";
+import { createDevices, createShardedModel } from "./setup.ts";
 import type { TrainResult } from "./train-messages.ts";
 import { type Run, report, tensors } from "./train-run.ts";
-import { resume, save } from "./train-state.ts";
+import { createSaves, resume } from "./train-state.ts";
 import { trainStep } from "./train-step.ts";
 
 /** Batches of held-out data that the loss before and after is taken from. */
@@ -28,19 +29,20 @@ export async function trainRank(
   context: RankContext,
   config: TrainConfig,
 ): Promise<TrainResult> {
-  const device = await createDevice(registry, context, config.place, config.seed);
+  const devices = await createDevices(registry, context, config.place, config.fsdp, config.seed);
+  const { device } = devices;
   try {
     const model = await createShardedModel(
       registry,
       context,
-      device,
+      devices,
       config.model,
       config.fsdp,
       config.precision,
     );
     const optimizer = createOptimizer(config, model);
     const scaler = config.precision === "float16" ? new GradScaler() : undefined;
-    const checkpoints = config.save === undefined ? undefined : openCheckpoints(registry, config.save);
+    const checkpoints = openSaves(registry, context, config);
     const parts = { registry, context, config, device, model, optimizer, scaler, checkpoints };
     const firstStep = await resume(parts);
     const place = { rank: context.rank, worldSize: context.worldSize, vocabSize: model.vocabSize };
@@ -51,7 +53,7 @@ export async function trainRank(
       await batches.close();
     }
   } finally {
-    await device.backend.dispose();
+    await devices.dispose();
   }
 }
 
@@ -71,13 +73,13 @@ async function train(run: Run): Promise<TrainResult> {
   device.backend.memory.resetPeak();
 
   let step = run.firstStep;
-  let saved = step;
+  const saves = createSaves(run);
   let stopped = false;
   while (step < config.steps && !stopped) {
     stopped = await trainStep(run, step);
     step++;
     const due = config.saveEvery !== undefined && step % config.saveEvery === 0;
-    if (!stopped && (due || step === config.steps)) saved = await save(run, step, saved);
+    if (!stopped && (due || step === config.steps)) await saves.save(step);
   }
   const memory = device.backend.memory.report();
   const after = stopped ? undefined : await evaluate(run);
@@ -85,6 +87,7 @@ async function train(run: Run): Promise<TrainResult> {
   if (config.export !== undefined && !stopped) {
     await exportWeights(run.registry, model.module, config.export, context.collective);
   }
+  await saves.finish();
   return {
     step,
     stopped,
@@ -92,6 +95,15 @@ async function train(run: Run): Promise<TrainResult> {
     memory,
     unshardedState: unshardedState(run),
   };
+}
+
+/** Where the run's checkpoints go, if anywhere. */
+function openSaves(registry: Registry, context: RankContext, config: TrainConfig): Checkpointer | undefined {
+  if (config.save === undefined) return undefined;
+  return openCheckpoints(registry, config.save, {
+    keepLast: config.keepLast,
+    onRetentionFailure: (error) => report(context, { kind: "retention-failed", problem: String(error) }),
+  });
 }
 
 /** Bytes of all parameters, their gradients and their optimizer state, whole. */

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import type { ShardedState } from "../../core/contracts/checkpointer.ts";
+import type { CheckpointInfo, ShardedState } from "../../core/contracts/checkpointer.ts";
+import { CheckpointError } from "../../core/contracts/errors.ts";
 import { modelState, optimizerState } from "../../core/engine/sharded-state.ts";
 import { openCheckpoints } from "./checkpoints.ts";
 import { type Run, report } from "./train-run.ts";
@@ -20,28 +21,83 @@ function stateOf(
   };
 }
 
-/** Saves unless this step was saved already. Returns the step. */
-export async function save(run: Run, step: number, saved: number): Promise<number> {
-  const { checkpoints, context, config, device } = run;
-  if (checkpoints === undefined || step === saved) return saved;
-  const began = performance.now();
-  const info = await checkpoints.save(
-    {
-      ...stateOf(run),
-      values: {
-        step,
-        model: { family: config.model.family, config: JSON.stringify(run.model.config) },
-        optimizer: { kind: config.optimizer.kind },
-        scaler: run.scaler?.values() ?? null,
-      },
-      rankValues: { streams: device.streamPosition },
+function wholeState(run: Run, step: number): ShardedState {
+  const { config, device } = run;
+  return {
+    ...stateOf(run),
+    values: {
+      step,
+      model: { family: config.model.family, config: JSON.stringify(run.model.config) },
+      optimizer: { kind: config.optimizer.kind },
+      scaler: run.scaler?.values() ?? null,
     },
-    step,
-    context.collective,
-  );
-  const seconds = (performance.now() - began) / 1000;
-  report(context, { kind: "saved", name: info.name, bytes: info.bytes, seconds });
-  return step;
+    rankValues: { streams: device.streamPosition },
+  };
+}
+
+/** The saves of a run, one after the other. */
+export interface Saves {
+  /** Saves a step, or starts to. Every rank calls it; one that fails is reported, and training goes on. */
+  save(step: number): Promise<void>;
+  /** Waits for what is still being written. @throws CheckpointError on every rank when the last save failed. */
+  finish(): Promise<void>;
+}
+
+/** How a run saves: at once or in the background, or not at all. */
+export function createSaves(run: Run): Saves {
+  const { checkpoints, context, config } = run;
+  let background: Promise<void> = Promise.resolve();
+  /** Of the last save. */
+  let failure: CheckpointError | undefined;
+
+  /** Reports how a save ends. Without `blocked` training stands still until then. */
+  const follow = async (saving: Promise<CheckpointInfo>, step: number, began: number, blocked?: number) => {
+    try {
+      const { name, bytes } = await saving;
+      const seconds = secondsSince(began);
+      report(context, { kind: "saved", name, bytes, seconds, blocked: blocked ?? seconds });
+    } catch (error) {
+      // Weights are worth more than one checkpoint of them. What ends the run is another kind of error.
+      if (!(error instanceof CheckpointError)) throw error;
+      report(context, { kind: "save-failed", step, problem: error.message });
+      failure = error;
+    }
+  };
+
+  return {
+    async save(step: number): Promise<void> {
+      if (checkpoints === undefined) return;
+      const began = performance.now();
+      const state = wholeState(run, step);
+      await background;
+      failure = undefined;
+      if (!config.asyncSave) {
+        await follow(checkpoints.save(state, step, context.collective), step, began);
+        return;
+      }
+      const started = checkpoints.saveAsync(state, step, context.collective);
+      const blocked = await started.then(
+        () => secondsSince(began),
+        () => undefined,
+      );
+      const ended = started.then((pending) => pending.wait());
+      background = follow(ended, step, began, blocked);
+      // Its error is met where it is awaited.
+      background.catch(() => undefined);
+    },
+    async finish(): Promise<void> {
+      try {
+        await background;
+      } finally {
+        await checkpoints?.close();
+      }
+      if (failure !== undefined) throw failure;
+    },
+  };
+}
+
+function secondsSince(began: number): number {
+  return (performance.now() - began) / 1000;
 }
 
 /** Fills model, optimizer and the rest from the checkpoint to resume from, if any. Returns the steps done. */

@@ -3,8 +3,11 @@
  *
  * @module
  */
+import type { Collective } from "../../core/contracts/collective.ts";
+import { allReduce } from "../../core/engine/all-reduce.ts";
 import { clipGradNorm } from "../../core/engine/clip.ts";
 import { setRequiresGradientSync } from "../../core/engine/shard-module.ts";
+import type { Parameter } from "../../core/nn/parameter.ts";
 import { warmupConstant, warmupCosine } from "../../core/optim/schedule.ts";
 import type { TrainConfig } from "./config.ts";
 import { type Run, report, tensors } from "./train-run.ts";
@@ -33,6 +36,7 @@ export async function trainStep(run: Run, step: number): Promise<boolean> {
     });
   }
   const parameters = model.module.parameters();
+  await averageIgnored(parameters, context.collective);
   let gradNorm: number | undefined;
   if (config.clip !== undefined || run.scaler !== undefined) {
     gradNorm = await clipGradNorm(parameters, config.clip ?? Number.POSITIVE_INFINITY, { lossScale: scale });
@@ -60,6 +64,13 @@ export async function trainStep(run: Run, step: number): Promise<boolean> {
     peakMemory: peaks[0]!,
   });
   return sums[1]! > 0;
+}
+
+/** Parameters that sharding leaves alone are whole on every rank, and equal: as long as their gradients are averaged. */
+async function averageIgnored(parameters: readonly Parameter[], ranks: Collective): Promise<void> {
+  for (const { manager, grad } of parameters) {
+    if (manager === undefined && grad !== undefined) await allReduce(ranks, grad, "avg").wait();
+  }
 }
 
 function scheduleOf(config: TrainConfig): (step: number) => number {

@@ -31,16 +31,26 @@ export interface Finished {
 export type Started = Bun.Subprocess<"ignore", "pipe", "pipe">;
 
 /** Starts a command. */
-export function start(args: readonly string[], runtime: keyof typeof RUNTIMES = "bun"): Started {
-  return Bun.spawn([...RUNTIMES[runtime], MOD, ...args], { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+export function start(
+  args: readonly string[],
+  runtime: keyof typeof RUNTIMES = "bun",
+  env: Readonly<Record<string, string>> = {},
+): Started {
+  return Bun.spawn([...RUNTIMES[runtime], MOD, ...args], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    env: { ...process.env, ...env },
+  });
 }
 
 /** Runs a command to its end. */
 export async function run(
   args: readonly string[],
   runtime: keyof typeof RUNTIMES = "bun",
+  env: Readonly<Record<string, string>> = {},
 ): Promise<Finished> {
-  const child = start(args, runtime);
+  const child = start(args, runtime, env);
   const [stdout, stderr, code] = await Promise.all([
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),

@@ -2,7 +2,12 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import type { CommandSpec } from "../../../core/contracts/command.ts";
 import { ConfigError, PluginError } from "../../../core/contracts/errors.ts";
-import { asksForHelp, parseArguments } from "../../../core/runtime/parse-options.ts";
+import {
+  asksForHelp,
+  ownArguments,
+  parseArguments,
+  pluginPaths,
+} from "../../../core/runtime/parse-options.ts";
 
 const SPEC: CommandSpec = {
   summary: "does it",
@@ -34,6 +39,7 @@ describe("parseArguments", () => {
       data: undefined,
       offload: false,
       checks: true,
+      plugin: undefined,
       json: false,
     });
     expect([given.size, positionals.length]).toEqual([0, 0]);
@@ -152,6 +158,63 @@ describe("parseArguments", () => {
   });
 });
 
+describe("options that Accelerate and torchrun have", () => {
+  const spec: CommandSpec = {
+    ...SPEC,
+    options: {
+      ranks: { type: "integer", description: "ranks", default: 1, aliases: ["nproc", "num_processes"] },
+      reshard: { type: "string", description: "free or keep", flag: true },
+      settings: { type: "string", description: "settings", many: true },
+      use: { type: "string", description: "use it", repeat: true },
+      offload: { type: "boolean", description: "offload" },
+    },
+  };
+  const parsed = (...argv: string[]) => parseArguments("x", spec, argv);
+
+  test("an option may have other names, which arrive under its own", () => {
+    for (const name of ["--ranks", "--nproc", "--num-processes", "--num_processes"]) {
+      const { options, given } = parsed(name, "3");
+      expect(options.ranks).toBe(3);
+      expect(given).toEqual(new Set(["ranks"]));
+    }
+    const clash: CommandSpec = { ...spec, options: { ...spec.options, nproc: spec.options.ranks! } };
+    expect(() => parseArguments("x", clash, [])).toThrow(PluginError);
+  });
+
+  test("a string that is a flag takes true, false and numbers, and nothing else that follows", () => {
+    expect(parsed("--reshard").options.reshard).toBe("true");
+    expect(parsed("--no-reshard").options.reshard).toBe("false");
+    expect(parsed("--reshard", "2").options.reshard).toBe("2");
+    expect(parsed("--reshard=FULL_SHARD").options.reshard).toBe("FULL_SHARD");
+    expect(parsed("--reshard", "a").positionals).toEqual(["a"]);
+  });
+
+  test("a repeated option takes one value each time", () => {
+    const { options, positionals } = parsed("--use", "a", "b", "--use=c");
+    expect(options.use).toEqual(["a", "c"]);
+    expect(positionals).toEqual(["b"]);
+  });
+
+  test("what follows a script is the script's, whatever it looks like", () => {
+    const launch: CommandSpec = { ...spec, passThrough: true, positionals: "SCRIPT [ARGS...]" };
+    const argv = ["--settings", "a=1", "--ranks=2", "train.ts", "--ranks", "9", "--help", "--", "-x"];
+    const { options, positionals } = parseArguments("launch", launch, argv);
+    expect(options).toMatchObject({ settings: ["a=1"], ranks: 2 });
+    expect(positionals).toEqual(["train.ts", "--ranks", "9", "--help", "--", "-x"]);
+    expect(ownArguments("launch", launch, argv)).toEqual(["--settings", "a=1", "--ranks=2", "train.ts"]);
+    expect(ownArguments("launch", launch, ["--bogus", "--help", "x"])).toEqual(["--bogus", "--help", "x"]);
+    expect(ownArguments("x", spec, argv)).toEqual(argv);
+  });
+
+  test("plugins are found before the command is known", () => {
+    expect(pluginPaths(["--plugin", "a.ts", "act", "--plugin=b.ts", "--", "--plugin", "c.ts"])).toEqual([
+      "a.ts",
+      "b.ts",
+    ]);
+    expect(pluginPaths(["--plugin", "--json"])).toEqual([]);
+  });
+});
+
 describe("positionals", () => {
   const count = (positionals: string | undefined, given: string[]) => {
     const { positionals: _, ...spec } = SPEC;
@@ -183,7 +246,7 @@ describe("tables", () => {
 
   test("a command's own json option takes the place of the common one", () => {
     const spec: CommandSpec = { ...SPEC, options: { json: { type: "string", description: "file" } } };
-    expect(parseArguments("x", spec, ["--json", "f"]).options).toEqual({ json: "f" });
+    expect(parseArguments("x", spec, ["--json", "f"]).options).toEqual({ json: "f", plugin: undefined });
   });
 
   test("a default of an option with many values arrives as an array", () => {
