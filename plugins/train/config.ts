@@ -54,6 +54,8 @@ export interface TrainConfig {
   };
   readonly schedule: { readonly kind: string; readonly warmupSteps: number };
   readonly clip?: number | undefined;
+  /** Read a step's loss while the next one runs, and report it then. */
+  readonly lateLoss: boolean;
   readonly seed: number;
   readonly save?: string | undefined;
   readonly saveEvery?: number | undefined;

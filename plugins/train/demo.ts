@@ -76,6 +76,7 @@ function demoConfig(context: CommandContext, save: string): TrainConfig {
     optimizer: { kind: "adamw", lr: 3e-3, betas: [0.9, 0.99], eps: 1e-8, weightDecay: 0.1, momentum: 0 },
     schedule: { kind: "cosine", warmupSteps: 40 },
     clip: 1,
+    lateLoss: false,
     seed: 1,
     save,
     saveEvery: STEPS / 2,

@@ -42,6 +42,11 @@ export const TRAIN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   },
   "warmup-steps": { type: "integer", min: 0, default: 0, description: "steps of linear warm-up" },
   clip: { type: "number", min: 0, description: "largest gradient norm" },
+  "late-loss": {
+    type: "boolean",
+    default: false,
+    description: "read a step's loss while the next one runs, and report it then: nothing waits for it",
+  },
   seed: {
     type: "integer",
     min: 0,

@@ -75,6 +75,7 @@ export async function readTrainConfig(
     },
     schedule: { kind: text(options, "lr-schedule")!, warmupSteps: number(options, "warmup-steps") },
     clip: options.clip === undefined ? undefined : number(options, "clip"),
+    lateLoss: options["late-loss"] === true,
     seed: number(options, "seed"),
     save,
     saveEvery: options["save-every"] === undefined ? undefined : number(options, "save-every"),

@@ -18,7 +18,7 @@ import { createDevices, createShardedModel } from "./setup.ts";
 import type { TrainResult } from "./train-messages.ts";
 import { type Run, report, tensors } from "./train-run.ts";
 import { createSaves, resume } from "./train-state.ts";
-import { trainStep } from "./train-step.ts";
+import { type StepEnd, trainStep } from "./train-step.ts";
 
 /** Batches of held-out data that the loss before and after is taken from. */
 const HELD_OUT_BATCHES = 4;
@@ -43,7 +43,8 @@ export async function trainRank(
     const optimizer = createOptimizer(config, model);
     const scaler = config.precision === "float16" ? new GradScaler() : undefined;
     const checkpoints = openSaves(registry, context, config);
-    const parts = { registry, context, config, device, model, optimizer, scaler, checkpoints };
+    const lastReport = { at: 0 };
+    const parts = { registry, context, config, device, model, optimizer, scaler, checkpoints, lastReport };
     const firstStep = await resume(parts);
     const place = { rank: context.rank, worldSize: context.worldSize, vocabSize: model.vocabSize };
     const batches = await openBatches(registry, config, place);
@@ -75,12 +76,18 @@ async function train(run: Run): Promise<TrainResult> {
   let step = run.firstStep;
   const saves = createSaves(run);
   let stopped = false;
+  /** Of steps that were made and not read yet. */
+  const ends: StepEnd[] = [];
   while (step < config.steps && !stopped) {
-    stopped = await trainStep(run, step);
+    ends.push(await trainStep(run, step));
     step++;
-    const due = config.saveEvery !== undefined && step % config.saveEvery === 0;
-    if (!stopped && (due || step === config.steps)) await saves.save(step);
+    const due = step === config.steps || (config.saveEvery !== undefined && step % config.saveEvery === 0);
+    // What is saved, and how a run ends, all ranks know to the last step.
+    const late = config.lateLoss && !due ? 1 : 0;
+    while (ends.length > late) stopped = (await ends.shift()!()) || stopped;
+    if (!stopped && due) await saves.save(step);
   }
+  for (const end of ends) await end();
   const memory = device.backend.memory.report();
   const after = stopped ? undefined : await evaluate(run);
   if (after !== undefined) report(context, { kind: "evaluated", loss: after });

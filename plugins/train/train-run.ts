@@ -29,6 +29,8 @@ export interface Run {
   readonly batches: Batches;
   readonly checkpoints: Checkpointer | undefined;
   readonly firstStep: number;
+  /** When a step was reported last, as `performance.now()`. */
+  readonly lastReport: { at: number };
 }
 
 /** Input ids and targets of some rows, in the current scope. */

@@ -12,8 +12,14 @@ import { warmupConstant, warmupCosine } from "../../core/optim/schedule.ts";
 import type { TrainConfig } from "./config.ts";
 import { type Run, report, tensors } from "./train-run.ts";
 
-/** One optimizer step. Returns whether the ranks agreed to stop after it. */
-export async function trainStep(run: Run, step: number): Promise<boolean> {
+/** Reads what a step gave, agrees with the other ranks and reports. Returns whether they agreed to stop. */
+export type StepEnd = () => Promise<boolean>;
+
+/**
+ * One optimizer step. Its end waits for the device and the other ranks; called after the next step it keeps neither
+ * waiting, and reports a step late.
+ */
+export async function trainStep(run: Run, step: number): Promise<StepEnd> {
   const { context, config, device, model, optimizer } = run;
   const began = performance.now();
   const factor = scheduleOf(config)(step);
@@ -45,25 +51,30 @@ export async function trainStep(run: Run, step: number): Promise<boolean> {
   if (usable) optimizer.step();
   run.scaler?.update(usable);
   optimizer.zeroGrad();
-  await device.backend.flush();
-  const loss = (await Promise.all(losses)).reduce((sum, share) => sum + share / config.accumulation, 0);
-
-  const sums = new Float64Array([loss, context.stopRequested() ? 1 : 0]);
-  const peaks = new Float64Array([device.backend.memory.report().peakTotal]);
-  await context.collective.allReduce(sums, "sum", "float64").wait();
-  await context.collective.allReduce(peaks, "max", "float64").wait();
-  const seconds = (performance.now() - began) / 1000;
-  report(context, {
-    kind: "step",
-    step: step + 1,
-    loss: sums[0]! / context.worldSize,
-    gradNorm,
-    lr: config.optimizer.lr * factor,
-    tokensPerSecond: (batch.rows * batch.seqLen * context.worldSize) / seconds,
-    memory: device.backend.memory.report(),
-    peakMemory: peaks[0]!,
-  });
-  return sums[1]! > 0;
+  const memory = device.backend.memory.report();
+  return async () => {
+    // Losses first: a step that was read late does not wait for the work that followed.
+    const loss = (await Promise.all(losses)).reduce((sum, share) => sum + share / config.accumulation, 0);
+    if (!config.lateLoss) await device.backend.flush();
+    const sums = new Float64Array([loss, context.stopRequested() ? 1 : 0]);
+    const peaks = new Float64Array([memory.peakTotal]);
+    await context.collective.allReduce(sums, "sum", "float64").wait();
+    await context.collective.allReduce(peaks, "max", "float64").wait();
+    const now = performance.now();
+    const seconds = (now - Math.max(began, run.lastReport.at)) / 1000;
+    run.lastReport.at = now;
+    report(context, {
+      kind: "step",
+      step: step + 1,
+      loss: sums[0]! / context.worldSize,
+      gradNorm,
+      lr: config.optimizer.lr * factor,
+      tokensPerSecond: (batch.rows * batch.seqLen * context.worldSize) / seconds,
+      memory,
+      peakMemory: peaks[0]!,
+    });
+    return sums[1]! > 0;
+  };
 }
 
 /** Parameters that sharding leaves alone are whole on every rank, and equal: as long as their gradients are averaged. */
