@@ -21,6 +21,7 @@ import { type LaunchScriptOptions, launchPlugin, launchScript } from "./core/run
 import { programRunner } from "./core/runtime/rank-program.ts";
 import { createRegistry, usePlugins } from "./core/runtime/registry.ts";
 import { acceleratePlugin } from "./plugins/accelerate/mod.ts";
+import { float8Plugin } from "./plugins/float8/mod.ts";
 import { fsdp1Plugin } from "./plugins/fsdp1/mod.ts";
 import { fsdp2Plugin } from "./plugins/fsdp2/mod.ts";
 import { trainPlugin } from "./plugins/train/mod.ts";
@@ -121,12 +122,25 @@ export {
   type FullyShardedDataParallelPluginOptions,
 } from "./plugins/accelerate/mod.ts";
 export {
+  convertToFloat8Training,
+  type Float8Recipe,
+  type Float8TrainingOptions,
+  precomputeFloat8DynamicScaleForFsdp,
+} from "./plugins/float8/mod.ts";
+export {
   type BackwardPrefetch,
   type CPUOffload,
+  type FlatParameterHandle,
+  type FullStateDictOptions,
   FullyShardedDataParallel,
   type FullyShardedDataParallelOptions,
+  flatParameterHandles,
   type MixedPrecision,
+  type OptimStateById,
+  rekeyOptimStateDict,
   type ShardingStrategy,
+  type StateDictType,
+  type SummonOptions,
   type UnitOptions,
 } from "./plugins/fsdp1/mod.ts";
 export {
@@ -154,6 +168,7 @@ usePlugins(registry, [
   checkpointPlugin,
   fsdp1Plugin,
   fsdp2Plugin,
+  float8Plugin,
   transformersPlugin,
   acceleratePlugin,
   trainPlugin,

@@ -75,6 +75,11 @@ export async function onFirstRank(
   throw new CheckpointError(`${what}: ${text.slice(1)}`, { cause });
 }
 
+/** Waits until all have ended, so that nothing is under way when a failure is met. @throws the first one's. */
+export async function allEnded(tasks: readonly Promise<unknown>[]): Promise<void> {
+  for (const result of await Promise.allSettled(tasks)) if (result.status === "rejected") throw result.reason;
+}
+
 type Outcome<T> =
   | { readonly value: T; readonly problem?: undefined }
   | { readonly problem: string; readonly cause: unknown };

@@ -26,12 +26,22 @@ export interface BoxIndex {
 
 /** Indexes boxes of one tensor; all have its rank and no zero extent. Building costs n log^2(n) at most. */
 export function indexBoxes(boxes: readonly Box[]): BoxIndex {
+  if (boxes.length <= LEAF) {
+    // Most tensors have few chunks, and there are many tensors: no tree for them.
+    return {
+      overlapping(region: Box): number[] {
+        const found: number[] = [];
+        for (let i = 0; i < boxes.length; i++) if (boxesOverlap(boxes[i]!, region)) found.push(i);
+        return found;
+      },
+    };
+  }
   const order = Uint32Array.from(boxes, (_, i) => i);
-  const root = boxes.length > 0 ? build(boxes, order, 0, boxes.length) : undefined;
+  const root = build(boxes, order, 0, boxes.length);
   return {
     overlapping(region: Box): number[] {
       const found: number[] = [];
-      const pending = root === undefined ? [] : [root];
+      const pending = [root];
       for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
         if (!boxesOverlap(node.bounds, region)) continue;
         if (node.children !== undefined) {

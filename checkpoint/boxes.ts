@@ -26,17 +26,13 @@ export function isWhole(box: Box, shape: readonly number[]): boolean {
 /** Whether a box is well formed and lies inside a tensor. Hostile numbers (fractions, negatives, NaN) are refused too. */
 export function insideShape(box: Box, shape: readonly number[]): boolean {
   if (box.offsets.length !== shape.length || box.sizes.length !== shape.length) return false;
-  return shape.every((extent, d) => {
+  for (let d = 0; d < shape.length; d++) {
     const offset = box.offsets[d]!;
     const size = box.sizes[d]!;
-    return (
-      Number.isSafeInteger(offset) &&
-      Number.isSafeInteger(size) &&
-      offset >= 0 &&
-      size >= 0 &&
-      offset + size <= extent
-    );
-  });
+    const whole = Number.isSafeInteger(offset) && Number.isSafeInteger(size);
+    if (!whole || offset < 0 || size < 0 || offset + size > shape[d]!) return false;
+  }
+  return true;
 }
 
 /** Whether two boxes share an element. */

@@ -4,19 +4,27 @@
  * @module
  */
 import type {
+  AsyncSaveOptions,
   Checkpointer,
+  CheckpointerOptions,
   CheckpointInfo,
   CheckpointStore,
+  ListOptions,
   LoadedCheckpoint,
+  LoadOptions,
+  PendingSave,
   ShardedState,
 } from "../core/contracts/checkpointer.ts";
 import type { Collective } from "../core/contracts/collective.ts";
-import { loadCheckpoint, openManifest } from "./load.ts";
-import { saveCheckpoint } from "./save.ts";
+import { type BackgroundSaves, backgroundSaves } from "./background.ts";
+import { loadCheckpoint } from "./load.ts";
+import { readableCheckpoints } from "./open-manifest.ts";
+import { checkRetention, deleteOld } from "./retention.ts";
+import { prepareSave, type SavePlace, writeSave } from "./save.ts";
 import { verifyCheckpoint } from "./verify.ts";
 
 /** Options of the native checkpointer. */
-export interface NativeCheckpointerOptions {
+export interface NativeCheckpointerOptions extends CheckpointerOptions {
   /** The clock that dates checkpoints, in milliseconds since the epoch. */
   readonly now?: () => number;
 }
@@ -24,9 +32,13 @@ export interface NativeCheckpointerOptions {
 /**
  * Saves and loads checkpoints in `store`.
  *
+ * @throws ConfigError for a retention that keeps nothing.
+ *
  * @example
- * const checkpointer = nativeCheckpointer(directoryStore("runs/a"));
+ * const checkpointer = nativeCheckpointer(directoryStore("runs/a"), { keepLast: 3 });
  * await checkpointer.save(state, 10, collective);
+ * const pending = await checkpointer.saveAsync(state, 20, collective);
+ * await pending.wait();
  * await checkpointer.load(state, "latest", collective);
  */
 export function nativeCheckpointer(
@@ -34,23 +46,49 @@ export function nativeCheckpointer(
   options: NativeCheckpointerOptions = {},
 ): Checkpointer {
   const { now = Date.now } = options;
+  checkRetention(options);
+  /** By rank: ranks of one event loop may share a checkpointer. */
+  const background = new Map<Collective, BackgroundSaves>();
+  const place = (): SavePlace => ({
+    store,
+    createdAt: now(),
+    afterCommit: async () => {
+      await deleteOld(store, options).catch((error: unknown) => options.onRetentionFailure?.(error));
+    },
+  });
   return Object.freeze<Checkpointer>({
-    save(state: ShardedState, step: number, collective: Collective): Promise<CheckpointInfo> {
-      return saveCheckpoint(store, state, step, now(), collective);
+    async save(state: ShardedState, step: number, collective: Collective): Promise<CheckpointInfo> {
+      const settled = async () => await background.get(collective)?.settle();
+      return await writeSave(await prepareSave(state, step, collective, settled), place(), collective);
+    },
+    async saveAsync(
+      state: ShardedState,
+      step: number,
+      collective: Collective,
+      asyncOptions: AsyncSaveOptions = {},
+    ): Promise<PendingSave> {
+      let saves = background.get(collective);
+      if (saves === undefined) {
+        saves = backgroundSaves(collective);
+        background.set(collective, saves);
+      }
+      return await saves.start(state, step, place(), asyncOptions);
     },
     load(
       state: Pick<ShardedState, "tensors">,
       name: string,
       collective: Collective,
+      loadOptions?: LoadOptions,
     ): Promise<LoadedCheckpoint> {
-      return loadCheckpoint(store, state, name, collective);
+      return loadCheckpoint(store, state, name, collective, loadOptions);
     },
-    async list(): Promise<readonly CheckpointInfo[]> {
-      const infos: CheckpointInfo[] = [];
-      for (const name of await store.list()) infos.push((await openManifest(store, name)).info);
-      return infos.sort((a, b) => a.step - b.step || a.createdAt - b.createdAt);
-    },
+    list: (listOptions?: ListOptions) =>
+      readableCheckpoints(store, (name, problem) => listOptions?.onDamaged?.(name, problem)),
     delete: (name: string) => store.delete(name),
     verify: (name: string) => verifyCheckpoint(store, name),
+    async close(): Promise<void> {
+      for (const saves of background.values()) await saves.close();
+      background.clear();
+    },
   });
 }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { DTYPES } from "../core/contracts/dtype.ts";
+import { STORED_DTYPES } from "../core/contracts/dtype.ts";
 import { indexBoxes } from "./box-index.ts";
 import { formatBox, insideShape, volume } from "./boxes.ts";
 import type { Chunk, Manifest, ManifestFile, ManifestTensor } from "./manifest.ts";
@@ -38,20 +38,20 @@ export function manifestFaults(manifest: Manifest): readonly string[] {
 
 function chunkFaults(tensor: ManifestTensor, files: ReadonlyMap<string, ManifestFile>): string[] {
   const faults: string[] = [];
-  const { bytes } = DTYPES[tensor.dtype];
+  const { bytes } = STORED_DTYPES[tensor.dtype];
   for (const chunk of tensor.chunks) {
-    const where = `tensor ${tensor.name}: chunk ${formatBox(chunk)}`;
-    if (!insideShape(chunk, tensor.shape)) faults.push(`${where}: outside shape [${tensor.shape}]`);
-    if (chunk.sizes.includes(0)) faults.push(`${where}: empty`);
+    const fault = (problem: string): void => {
+      faults.push(`tensor ${tensor.name}: chunk ${formatBox(chunk)}: ${problem}`);
+    };
+    if (!insideShape(chunk, tensor.shape)) fault(`outside shape [${tensor.shape}]`);
+    if (chunk.sizes.includes(0)) fault("empty");
     const file = files.get(chunk.file);
-    if (file === undefined) faults.push(`${where}: in ${chunk.file}, which is not listed`);
+    if (file === undefined) fault(`in ${chunk.file}, which is not listed`);
     else if (chunk.end > file.length)
-      faults.push(`${where}: ends at byte ${chunk.end} of ${chunk.file}, which has ${file.length}`);
+      fault(`ends at byte ${chunk.end} of ${chunk.file}, which has ${file.length}`);
     const due = volume(chunk.sizes) * bytes;
     if (chunk.end - chunk.begin !== due) {
-      faults.push(
-        `${where}: has bytes ${chunk.begin} to ${chunk.end} of ${chunk.file}, its elements take ${due}`,
-      );
+      fault(`has bytes ${chunk.begin} to ${chunk.end} of ${chunk.file}, its elements take ${due}`);
     }
   }
   return faults;
@@ -62,10 +62,10 @@ function coverageFaults(tensor: ManifestTensor): string[] {
   const { chunks, shape } = tensor;
   if (!chunks.every((chunk) => insideShape(chunk, shape) && !chunk.sizes.includes(0))) return [];
   const elements = volume(shape);
-  if (!Number.isSafeInteger(elements * DTYPES[tensor.dtype].bytes)) {
+  if (!Number.isSafeInteger(elements * STORED_DTYPES[tensor.dtype].bytes)) {
     return [`tensor ${tensor.name}: shape [${shape}] is too large`];
   }
-  const index = indexBoxes(chunks);
+  const index = indexBoxes(chunks.length > 1 ? chunks : []);
   for (const [i, chunk] of chunks.entries()) {
     const other = index.overlapping(chunk).find((found) => found !== i);
     if (other !== undefined) {

@@ -13,13 +13,21 @@ import { CheckpointError } from "../core/contracts/errors.ts";
 const MAX_DEPTH = 32;
 const MAX_NODES = 1 << 24;
 const MAX_STRING_BYTES = 1 << 24;
+/** Up to so many keys are compared one by one, which needs no text made of them. */
+const FEW_KEYS = 16;
+
+/** The keys of a map: where the first few begin and how long they are, then all of them as text. */
+interface Keys {
+  readonly places: number[];
+  texts: Set<string> | undefined;
+}
 
 /** An array or map being read. */
 interface Frame {
   /** Values (and, in a map, keys) still to come. */
   left: number;
   /** The keys so far; `undefined` for an array. */
-  readonly keys: Set<string> | undefined;
+  readonly keys: Keys | undefined;
   /** In a map, whether a key comes next. */
   key: boolean;
 }
@@ -53,25 +61,55 @@ export function scanMsgpack(bytes: Uint8Array): void {
     need(count);
     at += count;
   };
-  const text = (count: number): string => {
+  /** Checks a string and steps over it; returns its length. */
+  const text = (count: number): number => {
     if (count > MAX_STRING_BYTES) throw fail(`a string of ${count} bytes, allowed are ${MAX_STRING_BYTES}`);
     need(count);
+    if (!isAscii(bytes, at, count)) decode(at, count);
+    at += count;
+    return count;
+  };
+  const decode = (from: number, count: number): string => {
     try {
-      const value = utf8.decode(bytes.subarray(at, at + count));
-      at += count;
-      return value;
+      return utf8.decode(bytes.subarray(from, from + count));
     } catch {
       throw fail("a string that is not valid UTF-8");
     }
   };
+  /** Notes the key of `count` bytes that ends here. @throws CheckpointError when the map has it already. */
+  const note = (keys: Keys, count: number): void => {
+    const from = at - count;
+    const { places } = keys;
+    if (places.length < 2 * FEW_KEYS) {
+      for (let i = 0; i < places.length; i += 2) {
+        if (places[i + 1] === count && sameBytes(bytes, places[i]!, from, count))
+          throw duplicate(from, count);
+      }
+      places.push(from, count);
+      return;
+    }
+    if (keys.texts === undefined) {
+      keys.texts = new Set();
+      for (let i = 0; i < places.length; i += 2) keys.texts.add(decode(places[i]!, places[i + 1]!));
+    }
+    const key = decode(from, count);
+    if (keys.texts.has(key)) throw duplicate(from, count);
+    keys.texts.add(key);
+  };
+  const duplicate = (from: number, count: number): CheckpointError =>
+    fail(`duplicate key ${JSON.stringify(decode(from, count))}`);
   const push = (count: number, map: boolean): void => {
     if (stack.length > MAX_DEPTH) throw fail(`nesting deeper than ${MAX_DEPTH}`);
     // Every element takes a byte at least: a claim beyond that is refused before anything is done for it.
     need(map ? 2 * count : count);
-    stack.push({ left: map ? 2 * count : count, keys: map ? new Set() : undefined, key: map });
+    stack.push({
+      left: map ? 2 * count : count,
+      keys: map ? { places: [], texts: undefined } : undefined,
+      key: map,
+    });
   };
-  /** Reads one value's head and body; returns it when it is a string. */
-  const value = (): string | undefined => {
+  /** Reads one value's head and body; returns its length in bytes when it is a string. */
+  const value = (): number | undefined => {
     need(1);
     const tag = bytes[at]!;
     if (tag <= 0x7f || tag >= 0xe0 || tag === 0xc0 || tag === 0xc2 || tag === 0xc3)
@@ -102,12 +140,11 @@ export function scanMsgpack(bytes: Uint8Array): void {
     frame.left -= 1;
     nodes += 1;
     if (nodes > MAX_NODES) throw fail(`more than ${MAX_NODES} values`);
-    const string = value();
+    const count = value();
     if (frame.keys === undefined) continue;
     if (frame.key) {
-      if (string === undefined) throw fail("a key that is not a string");
-      if (frame.keys.has(string)) throw fail(`duplicate key ${JSON.stringify(string)}`);
-      frame.keys.add(string);
+      if (count === undefined) throw fail("a key that is not a string");
+      note(frame.keys, count);
     }
     frame.key = !frame.key;
   }
@@ -116,3 +153,13 @@ export function scanMsgpack(bytes: Uint8Array): void {
 
 /** Bytes behind the tags 0xCA (float 32) to 0xD3 (int 64). */
 const NUMBER_BYTES: readonly number[] = [4, 8, 1, 2, 4, 8, 1, 2, 4, 8];
+
+function isAscii(bytes: Uint8Array, from: number, count: number): boolean {
+  for (let i = from; i < from + count; i++) if (bytes[i]! > 0x7f) return false;
+  return true;
+}
+
+function sameBytes(bytes: Uint8Array, a: number, b: number, count: number): boolean {
+  for (let i = 0; i < count; i++) if (bytes[a + i] !== bytes[b + i]) return false;
+  return true;
+}

@@ -49,7 +49,7 @@ function sorted(value: unknown, depth: number): unknown {
   if (typeof value === "string") return wellFormed(value);
   // msgpackr writes -0 as 0, as JSON does.
   if (typeof value === "number") return value;
-  if (Array.isArray(value)) return Array.from(value, (item) => sorted(item, depth + 1));
+  if (Array.isArray(value)) return value.map((item) => sorted(item, depth + 1));
   if (typeof value !== "object") return refuse(typeof value);
   const prototype: unknown = Object.getPrototypeOf(value);
   if (prototype !== Object.prototype && prototype !== null) return refuse("an object that is not plain");
@@ -70,7 +70,9 @@ function refuse(what: string): never {
 function unmapped(value: unknown): Plain {
   if (value instanceof Map) {
     // `fromEntries` defines properties, so a key `__proto__` is a key like any other.
-    return Object.fromEntries([...value].map(([key, item]: [string, unknown]) => [key, unmapped(item)]));
+    for (const [key, item] of value)
+      if (typeof item === "object" || typeof item === "bigint") value.set(key, unmapped(item));
+    return Object.fromEntries(value) as { readonly [key: string]: Plain };
   }
   if (Array.isArray(value)) return value.map(unmapped);
   if (value instanceof Uint8Array) return new Uint8Array(value);

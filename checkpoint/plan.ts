@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { DTYPES, type DType } from "../core/contracts/dtype.ts";
+import { STORED_DTYPES, type StoredDType } from "../core/contracts/dtype.ts";
 import { CheckpointError } from "../core/contracts/errors.ts";
 import type { Box } from "../core/contracts/shard.ts";
 import { indexBoxes } from "./box-index.ts";
@@ -19,7 +19,7 @@ import { stridedTransfer, type Transfer } from "./transfer.ts";
 /** Boxes wanted of one tensor. */
 export interface WantedTensor {
   readonly name: string;
-  readonly dtype: DType;
+  readonly dtype: StoredDType;
   /** Global shape. */
   readonly shape: readonly number[];
   readonly pieces: readonly Box[];
@@ -56,9 +56,9 @@ export function planLoad(
       faults.push(`tensor ${want.name}: missing`);
       continue;
     }
-    const fault = mismatch(have, want);
-    if (fault !== undefined) {
-      faults.push(fault);
+    const problem = tensorDifference(have, want);
+    if (problem !== undefined) {
+      faults.push(`tensor ${want.name}: ${problem}`);
       continue;
     }
     const index = indexBoxes(have.chunks);
@@ -71,14 +71,15 @@ export function planLoad(
       const found = elements === 0 ? [] : index.overlapping(box);
       const regions = found.map((i) => intersectBoxes(have.chunks[i]!, box));
       // Saved chunks are disjoint, so their shares of the box add up to it only when they cover it.
-      const covered = regions.reduce((sum, region) => sum + volume(region.sizes), 0);
+      let covered = 0;
+      for (const { sizes } of regions) covered += volume(sizes);
       if (covered !== elements) {
         faults.push(
           `tensor ${want.name}: box ${formatBox(box)}: ${covered} of ${elements} elements are saved`,
         );
         continue;
       }
-      const { bytes } = DTYPES[want.dtype];
+      const { bytes } = STORED_DTYPES[want.dtype];
       const transfers = found.map((i, k) => {
         const chunk = have.chunks[i]!;
         return stridedTransfer(chunk.file, chunk.begin, chunk, box, regions[k]!, bytes);
@@ -95,14 +96,15 @@ export function planLoad(
   });
 }
 
-function mismatch(have: ManifestTensor, want: WantedTensor): string | undefined {
-  if (have.dtype !== want.dtype)
-    return `tensor ${want.name}: saved as ${have.dtype}, wanted as ${want.dtype}`;
+/** How a saved tensor differs from the one that is wanted, in words; `undefined` when it does not. */
+export function tensorDifference(
+  have: Pick<ManifestTensor, "dtype" | "shape">,
+  want: Pick<WantedTensor, "dtype" | "shape">,
+): string | undefined {
+  if (have.dtype !== want.dtype) return `saved as ${have.dtype}, wanted as ${want.dtype}`;
   const equal =
     have.shape.length === want.shape.length && have.shape.every((extent, d) => extent === want.shape[d]);
-  return equal
-    ? undefined
-    : `tensor ${want.name}: saved with shape [${have.shape}], wanted with [${want.shape}]`;
+  return equal ? undefined : `saved with shape [${have.shape}], wanted with [${want.shape}]`;
 }
 
 function byPlace(a: Transfer, b: Transfer): number {

@@ -1,8 +1,10 @@
 /**
- * What one rank contributes to a checkpoint: `rank-NNNNN.safetensors` with the pieces it writes, streamed one by one and
- * hashed on the way, and `rank-NNNNN.msgpack`, its part of the manifest, which the first rank merges and removes.
+ * What one rank contributes to a checkpoint: `rank-NNNNN.safetensors` with the pieces it writes, streamed and hashed on the
+ * way; beside it `rank-NNNNN-constant.safetensors` with those that training does not change, if any; and
+ * `rank-NNNNN.msgpack`, its part of the manifest, which the first rank merges and removes.
  *
- * The file's content does not depend on step or time: a rank whose pieces did not change writes the same bytes again.
+ * A file's content does not depend on step or time: when its pieces did not change since the last checkpoint, that one's
+ * file is shared, and stored once.
  *
  * @module
  */
@@ -12,13 +14,18 @@ import type {
   StoreTransaction,
   StoreWriter,
 } from "../core/contracts/checkpointer.ts";
-import { bytesOf } from "../core/contracts/dtype.ts";
-import { CheckpointError } from "../core/contracts/errors.ts";
 import { isWhole } from "./boxes.ts";
-import { BLOCK_BYTES, hashFile } from "./digest.ts";
-import { type LayoutTensor, layoutSafetensors } from "./formats/safetensors/layout.ts";
+import { BLOCK_BYTES, type FileDigest } from "./digest.ts";
+import {
+  type LayoutTensor,
+  layoutSafetensors,
+  type SafetensorsLayout,
+} from "./formats/safetensors/layout.ts";
+import type { StreamHasher } from "./hash-thread.ts";
 import { type Chunk, encodeManifest, type ManifestFile, type ManifestTensor } from "./manifest.ts";
+import { pieceBytes } from "./piece-stream.ts";
 import type { OwnPiece } from "./replicas.ts";
+import { type EarlierFiles, shareFile } from "./shared-files.ts";
 
 /** Which rank writes, and into what. */
 export interface RankWrite {
@@ -28,32 +35,49 @@ export interface RankWrite {
   readonly state: ShardedState;
   /** The pieces that this rank is to write. */
   readonly pieces: readonly OwnPiece[];
+  /** Files that may be shared. */
+  readonly earlier: EarlierFiles;
+  /** Starts the digest of a file. */
+  readonly hash: () => StreamHasher;
 }
 
 /** A rank's data file. */
 export function rankFile(rank: number): string {
-  return `rank-${String(rank).padStart(5, "0")}.safetensors`;
+  return `${stem(rank)}.safetensors`;
+}
+
+/** A rank's file of pieces that do not change. */
+export function constantFile(rank: number): string {
+  return `${stem(rank)}-constant.safetensors`;
 }
 
 /** A rank's part of the manifest, while a save is under way. */
 export function partFile(rank: number): string {
-  return `rank-${String(rank).padStart(5, "0")}.msgpack`;
+  return `${stem(rank)}.msgpack`;
 }
 
-interface Entry extends LayoutTensor, OwnPiece {}
+function stem(rank: number): string {
+  return `rank-${String(rank).padStart(5, "0")}`;
+}
 
-/** Writes both files of a rank. @throws CheckpointError, or what a piece's `read` threw; then neither file counts. */
+/** Writes all files of a rank. @throws CheckpointError, or what a piece's `read` threw; then none of them counts. */
 export async function writeRank(transaction: StoreTransaction, write: RankWrite): Promise<void> {
-  const { file, chunks } = await writeData(transaction, write);
-  const tensors = write.state.tensors.map(
-    ({ name, dtype, shape }): ManifestTensor => ({ name, dtype, shape, chunks: chunks.get(name) ?? [] }),
-  );
+  const constant = write.pieces.filter(({ tensor }) => tensor.constant === true);
+  const varying = write.pieces.filter(({ tensor }) => tensor.constant !== true);
+  const chunks = new Map<string, Chunk[]>();
+  const files: ManifestFile[] = [];
+  files.push(await writeData(transaction, write, rankFile(write.rank), varying, chunks, false));
+  if (constant.length > 0) {
+    files.push(await writeData(transaction, write, constantFile(write.rank), constant, chunks, true));
+  }
   const part = encodeManifest({
     step: write.step,
     worldSize: write.worldSize,
     createdAt: 0,
-    tensors,
-    files: [file],
+    tensors: write.state.tensors.map(
+      ({ name, dtype, shape }): ManifestTensor => ({ name, dtype, shape, chunks: chunks.get(name) ?? [] }),
+    ),
+    files,
     values: write.rank === 0 ? write.state.values : {},
     rankValues: [write.state.rankValues],
   });
@@ -77,52 +101,73 @@ export async function writeFile(
   }
 }
 
+interface Entry extends LayoutTensor, OwnPiece {}
+
+/** Writes or shares one data file, and adds its chunks by tensor. `unchanged` says that it likely is in the last checkpoint. */
 async function writeData(
   transaction: StoreTransaction,
-  { rank, worldSize, pieces }: RankWrite,
-): Promise<{ file: ManifestFile; chunks: ReadonlyMap<string, readonly Chunk[]> }> {
-  const name = rankFile(rank);
+  { rank, worldSize, earlier, hash }: RankWrite,
+  name: string,
+  pieces: readonly OwnPiece[],
+  chunks: Map<string, Chunk[]>,
+  unchanged: boolean,
+): Promise<ManifestFile> {
+  const layout = layoutOf(rank, worldSize, pieces);
+  for (const { tensor: entry, begin, end } of layout.tensors) {
+    const chunk = { offsets: entry.piece.offsets, sizes: entry.piece.sizes, file: name, begin, end };
+    const known = chunks.get(entry.tensor.name);
+    if (known === undefined) chunks.set(entry.tensor.name, [chunk]);
+    else known.push(chunk);
+  }
+  const listed = (digest: FileDigest): ManifestFile => ({ name, block: BLOCK_BYTES, ...digest });
+  if (unchanged && earlier.files.length > 0) {
+    const digest = await streamFile(layout, hash(), undefined);
+    if (await shareFile(transaction, name, digest, earlier)) return listed(digest);
+  }
+  const writer = await transaction.create(name, layout.fileBytes);
+  try {
+    const digest = await streamFile(layout, hash(), writer);
+    if (earlier.files.some((file) => file.sha256 === digest.sha256)) {
+      await writer.abort();
+      if (await shareFile(transaction, name, digest, earlier)) return listed(digest);
+      await writeFile(transaction, name, async (again) => void (await streamFile(layout, hash(), again)));
+    } else {
+      await writer.close();
+    }
+    return listed(digest);
+  } catch (error) {
+    await writer.abort().catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Hashes a file's bytes, and writes them if there is a writer. */
+async function streamFile(
+  layout: SafetensorsLayout<Entry>,
+  hasher: StreamHasher,
+  writer: StoreWriter | undefined,
+): Promise<FileDigest> {
+  const append = async (bytes: Uint8Array): Promise<void> => {
+    // Hashed while the system writes.
+    await Promise.all([writer?.write(bytes), hasher.update(bytes)]);
+  };
+  await append(layout.header);
+  for await (const bytes of pieceBytes(layout.tensors.map(({ tensor }) => tensor))) await append(bytes);
+  return await hasher.finish();
+}
+
+function layoutOf(rank: number, worldSize: number, pieces: readonly OwnPiece[]): SafetensorsLayout<Entry> {
   const entries = pieces.map(({ tensor, piece }): Entry => {
-    return {
-      name: entryName(tensor, piece.offsets, isWhole(piece, tensor.shape)),
-      dtype: tensor.dtype,
-      shape: piece.sizes,
-      tensor,
-      piece,
-    };
+    const name = entryName(tensor, piece.offsets, isWhole(piece, tensor.shape));
+    return { name, dtype: tensor.dtype, shape: piece.sizes, tensor, piece };
   });
-  const layout = layoutSafetensors(entries, {
+  return layoutSafetensors(entries, {
     format: "fsdp-checkpoint",
     version: "1",
     rank: String(rank),
     world_size: String(worldSize),
     chunks: describeChunks(entries),
   });
-  const chunks = new Map<string, Chunk[]>();
-  const hasher = hashFile();
-  await writeFile(transaction, name, async (writer) => {
-    const append = async (bytes: Uint8Array): Promise<void> => {
-      // Hashed while the system writes.
-      const written = writer.write(bytes);
-      hasher.update(bytes);
-      await written;
-    };
-    await append(layout.header);
-    for (const { tensor: entry, begin, end } of layout.tensors) {
-      const bytes = bytesOf(await entry.piece.read());
-      if (bytes.length !== end - begin) {
-        throw new CheckpointError(
-          `tensor ${entry.tensor.name}: a piece gave ${bytes.length} bytes, its box takes ${end - begin}`,
-        );
-      }
-      await append(bytes);
-      const chunk = { offsets: entry.piece.offsets, sizes: entry.piece.sizes, file: name, begin, end };
-      const known = chunks.get(entry.tensor.name);
-      if (known === undefined) chunks.set(entry.tensor.name, [chunk]);
-      else known.push(chunk);
-    }
-  });
-  return { file: { name, block: BLOCK_BYTES, ...hasher.finish() }, chunks };
 }
 
 function entryName(tensor: StateTensor, offsets: readonly number[], whole: boolean): string {

@@ -13,12 +13,34 @@ import type {
 import type { Collective } from "../core/contracts/collective.ts";
 import { CheckpointError } from "../core/contracts/errors.ts";
 import { onEveryRank, onFirstRank } from "./agree.ts";
+import { hashFile } from "./digest.ts";
+import type { StreamHasher } from "./hash-thread.ts";
 import { describe, encodeManifest } from "./manifest.ts";
-import { mergeParts } from "./merge.ts";
-import { partFile, writeFile, writeRank } from "./rank-file.ts";
-import { piecesToWrite } from "./replicas.ts";
+import { mergeParts, removeParts } from "./merge-parts.ts";
+import { writeFile, writeRank } from "./rank-file.ts";
+import { type OwnPiece, piecesToWrite } from "./replicas.ts";
+import { type EarlierFile, earlierFiles } from "./shared-files.ts";
 import { checkState } from "./state-check.ts";
 import { MANIFEST_FILE } from "./stores/names.ts";
+
+/** A state that all ranks agree on, and what this rank is to write of it. */
+export interface PreparedSave {
+  readonly state: ShardedState;
+  readonly step: number;
+  readonly name: string;
+  readonly pieces: readonly OwnPiece[];
+  /** Starts the digest of a file. */
+  readonly hash: () => StreamHasher;
+}
+
+/** Where and how a prepared save is written. */
+export interface SavePlace {
+  readonly store: CheckpointStore;
+  /** What the manifest is dated, in milliseconds since the epoch. */
+  readonly createdAt: number;
+  /** Runs on the first rank after the commit; must not throw. */
+  afterCommit(): Promise<void>;
+}
 
 /** Name of the checkpoint of a step. @throws CheckpointError when `step` is not an integer from 0 to 2^53 - 1. */
 function checkpointName(step: number): string {
@@ -29,39 +51,56 @@ function checkpointName(step: number): string {
 }
 
 /**
- * Saves a state. Collective.
+ * Checks a state and settles who writes what. Collective.
  *
- * @param createdAt what the manifest is dated, in milliseconds since the epoch
- * @throws CheckpointError on every rank, with the same message; then nothing was committed.
+ * @param check what else must hold on every rank
+ * @throws CheckpointError on every rank, with the same message.
  */
-export async function saveCheckpoint(
-  store: CheckpointStore,
+export async function prepareSave(
   state: ShardedState,
   step: number,
-  createdAt: number,
+  collective: Collective,
+  check: () => Promise<void>,
+): Promise<PreparedSave> {
+  const name = await onEveryRank(collective, `save of step ${step}`, async () => {
+    await check();
+    checkState(state);
+    return checkpointName(step);
+  });
+  return { state, step, name, pieces: await piecesToWrite(collective, state.tensors), hash: hashFile };
+}
+
+/**
+ * Writes and commits. Collective.
+ *
+ * @throws CheckpointError on every rank, with the same message; then nothing was committed.
+ */
+export async function writeSave(
+  { state, step, name, pieces, hash }: PreparedSave,
+  { store, createdAt, afterCommit }: SavePlace,
   collective: Collective,
 ): Promise<CheckpointInfo> {
   const { rank, size: worldSize } = collective;
   const what = `save of step ${step}`;
-  const name = await onEveryRank(collective, what, async () => {
-    checkState(state);
-    return checkpointName(step);
-  });
-  const pieces = await piecesToWrite(collective, state.tensors);
   const begun: StoreTransaction[] = [];
   try {
     const opened = await onFirstRank(collective, what, async () => {
       const transaction = await store.begin(name);
       begun.push(transaction);
-      return JSON.stringify([name, transaction.id]);
+      const { checkpoint, files } = await earlierFiles(store);
+      return JSON.stringify({ name, id: transaction.id, checkpoint, files } satisfies Opened);
     });
     await onEveryRank(collective, what, async () => {
-      const [theirName, id] = JSON.parse(opened) as [string, string];
+      const { name: theirName, id, checkpoint, files } = JSON.parse(opened) as Opened;
       if (theirName !== name) throw new CheckpointError(`it saves ${name} where rank 0 saves ${theirName}`);
-      await writeRank(begun[0] ?? (await store.join(name, id)), { step, rank, worldSize, state, pieces });
+      const transaction = begun[0] ?? (await store.join(name, id));
+      const earlier = { store, checkpoint, files };
+      await writeRank(transaction, { step, rank, worldSize, state, pieces, earlier, hash });
     });
     const info = await onFirstRank(collective, what, async () => {
-      return JSON.stringify(await commit(begun[0]!, name, step, worldSize, createdAt));
+      const info = await commit(begun[0]!, name, step, worldSize, createdAt);
+      await afterCommit();
+      return JSON.stringify(info);
     });
     return JSON.parse(info) as CheckpointInfo;
   } catch (error) {
@@ -69,6 +108,15 @@ export async function saveCheckpoint(
     await begun[0]?.abort().catch(() => undefined);
     throw error;
   }
+}
+
+/** What the first rank tells the others of a begun save. */
+interface Opened {
+  readonly name: string;
+  readonly id: string;
+  /** The last checkpoint, whose files may be shared. */
+  readonly checkpoint: string;
+  readonly files: readonly EarlierFile[];
 }
 
 async function commit(
@@ -80,7 +128,7 @@ async function commit(
 ): Promise<CheckpointInfo> {
   const manifest = await mergeParts(transaction, step, worldSize, createdAt);
   const bytes = encodeManifest(manifest);
-  for (let rank = 0; rank < worldSize; rank++) await transaction.remove(partFile(rank));
+  await removeParts(transaction, worldSize);
   await writeFile(transaction, MANIFEST_FILE, async (writer) => writer.write(bytes));
   await transaction.commit();
   return describe(name, manifest, bytes.length);

@@ -4,7 +4,7 @@
  * @module
  */
 import type { ShardedState } from "../core/contracts/checkpointer.ts";
-import { DTYPES } from "../core/contracts/dtype.ts";
+import { STORED_DTYPES } from "../core/contracts/dtype.ts";
 import { CheckpointError } from "../core/contracts/errors.ts";
 import { formatBox, insideShape } from "./boxes.ts";
 import { listFaults } from "./manifest.ts";
@@ -20,7 +20,7 @@ export function checkState(state: ShardedState): void {
     }
     if (names.has(name)) faults.push(`tensor ${name}: given twice`);
     names.add(name);
-    if (!Object.hasOwn(DTYPES, dtype)) faults.push(`tensor ${name}: unknown dtype ${dtype}`);
+    if (!Object.hasOwn(STORED_DTYPES, dtype)) faults.push(`tensor ${name}: unknown dtype ${dtype}`);
     if (!shape.every((extent) => Number.isSafeInteger(extent) && extent >= 0)) {
       faults.push(`tensor ${name}: shape [${shape}] is not made of non-negative integers`);
     }

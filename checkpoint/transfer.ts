@@ -8,11 +8,11 @@
 import type { Box } from "../core/contracts/shard.ts";
 
 /** Unneeded bytes between two runs up to which one read covers both. */
-const MAX_GAP = 64 * 1024;
+export const MAX_GAP: number = 64 * 1024;
 /** Largest single read. */
-const MAX_BATCH_BYTES = 8 * 1024 * 1024;
+export const MAX_BATCH_BYTES: number = 8 * 1024 * 1024;
 /** Runs whose descriptions are held at once. */
-const MAX_BATCH_RUNS = 4096;
+export const MAX_BATCH_RUNS: number = 4096;
 
 /** Equal runs of bytes at strides: run `i` of axis `d` is `sourceStrides[d] * i` further in the source. */
 export interface Transfer {
@@ -84,7 +84,7 @@ export function stridedTransfer(
 /** The reads that a transfer needs, ascending in the file and disjoint, each of at most 8 MiB. */
 export function* batches(transfer: Transfer): Generator<Batch> {
   let runs: Run[] = [];
-  for (const run of splitRuns(transfer)) {
+  for (const run of runsOf(transfer)) {
     const first = runs[0];
     if (first !== undefined) {
       const last = runs.at(-1)!;
@@ -113,7 +113,8 @@ function batchOf(runs: readonly Run[]): Batch {
   return { begin: runs[0]!.source, end: last.source + last.length, runs };
 }
 
-function* splitRuns(transfer: Transfer): Generator<Run> {
+/** The runs of a transfer, ascending in the file, each of at most 8 MiB. */
+export function* runsOf(transfer: Transfer): Generator<Run> {
   if (transfer.length === 0) return;
   for (const { source, target } of runStarts(transfer)) {
     for (let at = 0; at < transfer.length; ) {

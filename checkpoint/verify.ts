@@ -8,8 +8,9 @@ import type { CheckpointFault, CheckpointStore } from "../core/contracts/checkpo
 import { CheckpointError } from "../core/contracts/errors.ts";
 import { damagedBlocks } from "./block-reader.ts";
 import { hashFile } from "./digest.ts";
-import { openManifest } from "./load.ts";
 import type { Manifest, ManifestFile } from "./manifest.ts";
+import { fileChunks } from "./open-files.ts";
+import { openManifest } from "./open-manifest.ts";
 import { MANIFEST_FILE } from "./stores/names.ts";
 
 /** Blocks read at once. */
@@ -43,7 +44,8 @@ export async function verifyCheckpoint(
   return faults;
 }
 
-async function fileProblems(
+/** What is wrong with one file of a checkpoint, against what is known of it; empty when nothing is. */
+export async function fileProblems(
   store: CheckpointStore,
   name: string,
   file: ManifestFile,
@@ -52,10 +54,15 @@ async function fileProblems(
   const problems = length === file.length ? [] : [`has ${length} bytes, due are ${file.length}`];
   const hasher = hashFile();
   const readable = Math.min(length, file.length);
-  for (let at = 0; at < readable; at += BATCH_BLOCKS * file.block) {
-    const bytes = await store.read(name, file.name, at, Math.min(at + BATCH_BLOCKS * file.block, readable));
+  for await (const { begin, bytes } of fileChunks(
+    store,
+    name,
+    file.name,
+    readable,
+    BATCH_BLOCKS * file.block,
+  )) {
     hasher.update(bytes);
-    for (const block of damagedBlocks(file, bytes, at))
+    for (const block of damagedBlocks(file, bytes, begin))
       problems.push(`block ${block} does not match its checksum`);
   }
   if (problems.length === 0 && hasher.finish().sha256 !== file.sha256)

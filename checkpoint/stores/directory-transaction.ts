@@ -3,22 +3,21 @@
  *
  * @module
  */
-import { constants, type FileHandle, lstat, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { StoreTransaction, StoreWriter } from "../../core/contracts/checkpointer.ts";
 import { CheckpointError } from "../../core/contracts/errors.ts";
 import { errorCode, isMissing, storeError } from "./directory-errors.ts";
+import { fileWriter, openFile, readFully, syncDirectory } from "./directory-files.ts";
+import type { FileSystem } from "./file-system.ts";
 import { dropOwner } from "./leftovers.ts";
 import { checkStoreName, MANIFEST_FILE } from "./names.ts";
 
 /** What a rename answers when something stands at its target. */
 const TAKEN: ReadonlySet<string | undefined> = new Set(["ENOTEMPTY", "EEXIST", "ENOTDIR", "EISDIR", "EPERM"]);
 
-/** Most bytes of one system call: runtimes refuse or cut counts from 2 GiB. */
-const MAX_IO_BYTES = 1 << 30;
-
 /** Where a transaction takes place. */
 export interface TransactionPlace {
+  readonly fs: FileSystem;
   readonly root: string;
   readonly name: string;
   readonly id: string;
@@ -27,7 +26,7 @@ export interface TransactionPlace {
 }
 
 /** The transaction in an existing hidden folder. */
-export function directoryTransaction({ root, name, id, folder }: TransactionPlace): StoreTransaction {
+export function directoryTransaction({ fs, root, name, id, folder }: TransactionPlace): StoreTransaction {
   let ended = false;
   const path = (file: string): string => {
     checkStoreName("file", file);
@@ -38,17 +37,19 @@ export function directoryTransaction({ root, name, id, folder }: TransactionPlac
     id,
     async create(file: string): Promise<StoreWriter> {
       try {
-        const handle = await open(path(file), "wx");
-        return fileWriter(handle, path(file), file);
+        const handle = await fs.open(path(file), "wx");
+        return fileWriter(fs, handle, path(file), file);
       } catch (error) {
         throw storeError(`save of ${name}: create of ${file}`, error);
       }
     },
     async read(file: string): Promise<Uint8Array> {
       try {
-        const handle = await open(path(file), constants.O_RDONLY | constants.O_NOFOLLOW);
+        const { handle, length } = await openFile(fs, path(file));
         try {
-          return new Uint8Array(await handle.readFile());
+          const bytes = new Uint8Array(length);
+          await readFully(handle, bytes, 0);
+          return bytes;
         } finally {
           await handle.close();
         }
@@ -58,26 +59,41 @@ export function directoryTransaction({ root, name, id, folder }: TransactionPlac
     },
     async remove(file: string): Promise<void> {
       try {
-        await rm(path(file));
+        await fs.rm(path(file));
       } catch (error) {
         throw storeError(`save of ${name}: removal of ${file}`, error);
       }
     },
+    async link(file: string, from: { readonly name: string; readonly file: string }): Promise<void> {
+      checkStoreName("checkpoint", from.name);
+      checkStoreName("file", from.file);
+      try {
+        const source = join(root, from.name, from.file);
+        if (!(await fs.lstat(source)).isFile()) throw new CheckpointError("it is not a regular file");
+        await fs.link(source, path(file));
+      } catch (error) {
+        throw storeError(`save of ${name}: link to ${from.file} of ${from.name}`, error);
+      }
+    },
     async commit(): Promise<void> {
       try {
-        await lstat(path(MANIFEST_FILE)).catch((error: unknown) => {
+        await fs.lstat(path(MANIFEST_FILE)).catch((error: unknown) => {
           throw isMissing(error) ? new CheckpointError(`it has no ${MANIFEST_FILE}`) : error;
         });
-        await dropOwner(folder);
-        await syncDirectory(folder);
+        await dropOwner(fs, folder);
+        await syncDirectory(folder, fs);
         // Of several committers one wins: a folder with files in it is never replaced by a rename.
-        await rename(folder, join(root, name)).catch((error: unknown) => {
+        await fs.rename(folder, join(root, name)).catch((error: unknown) => {
           throw TAKEN.has(errorCode(error))
             ? new CheckpointError(`the name is taken in ${root}`, { cause: error })
             : error;
         });
+        await syncDirectory(root, fs).catch(async (error: unknown) => {
+          // Not known to be durable: taken back, so that what failed is not there.
+          await fs.rename(join(root, name), folder);
+          throw error;
+        });
         ended = true;
-        await syncDirectory(root);
       } catch (error) {
         throw storeError(`save of ${name}`, error);
       }
@@ -85,47 +101,9 @@ export function directoryTransaction({ root, name, id, folder }: TransactionPlac
     async abort(): Promise<void> {
       if (ended) return;
       ended = true;
-      await rm(folder, { recursive: true, force: true }).catch((error: unknown) => {
+      await fs.rm(folder, { recursive: true, force: true }).catch((error: unknown) => {
         throw storeError(`abort of the save of ${name}`, error);
       });
-    },
-  };
-}
-
-/** Makes a directory's entries durable. */
-export async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
-}
-
-function fileWriter(handle: FileHandle, path: string, file: string): StoreWriter {
-  return {
-    async write(bytes: Uint8Array): Promise<void> {
-      try {
-        for (let at = 0; at < bytes.length; ) {
-          const { bytesWritten } = await handle.write(bytes, at, Math.min(bytes.length - at, MAX_IO_BYTES));
-          at += bytesWritten;
-        }
-      } catch (error) {
-        throw storeError(`write of ${file}`, error);
-      }
-    },
-    async close(): Promise<void> {
-      try {
-        await handle.sync();
-        await handle.close();
-      } catch (error) {
-        throw storeError(`close of ${file}`, error);
-      }
-    },
-    async abort(): Promise<void> {
-      // Also after a failed close: whatever state the handle is in, the file must go.
-      await handle.close().catch(() => undefined);
-      await rm(path, { force: true });
     },
   };
 }

@@ -6,16 +6,24 @@
  * @module
  */
 import { randomUUID } from "node:crypto";
-import { constants, type FileHandle, lstat, mkdir, open, readdir, rename, rm } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
-import type { CheckpointStore, StoreTransaction } from "../../core/contracts/checkpointer.ts";
+import type { FileHandle } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import type { CheckpointStore, StoreReader, StoreTransaction } from "../../core/contracts/checkpointer.ts";
 import { CheckpointError } from "../../core/contracts/errors.ts";
 import { isMissing, storeError } from "./directory-errors.ts";
-import { directoryTransaction, syncDirectory } from "./directory-transaction.ts";
+import { exists, isFolder, makeDirectory, openFile, readFully, syncDirectory } from "./directory-files.ts";
+import { directoryTransaction } from "./directory-transaction.ts";
+import { type FileSystem, nodeFileSystem } from "./file-system.ts";
 import { recordOwner, sweepLeftovers } from "./leftovers.ts";
 import { checkRange, checkStoreName, isStoreName, MANIFEST_FILE } from "./names.ts";
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** Options of a directory store. */
+export interface DirectoryStoreOptions {
+  /** Default: the real one. */
+  readonly fs?: FileSystem;
+}
 
 /** The store of a plain path; `undefined` for locations of another kind (`scheme://...`, `memory:NAME`). */
 export function openDirectoryStore(location: string): CheckpointStore | undefined {
@@ -24,9 +32,41 @@ export function openDirectoryStore(location: string): CheckpointStore | undefine
 }
 
 /** A store in the directory `location`, which is made by the first save. */
-export function directoryStore(location: string): CheckpointStore {
+export function directoryStore(location: string, options: DirectoryStoreOptions = {}): CheckpointStore {
+  const { fs = nodeFileSystem } = options;
   const root = resolve(location);
   const temporaryOf = (name: string, id: string): string => join(root, `.tmp-${name}-${id}`);
+
+  const checkCommitted = async (name: string): Promise<void> => {
+    checkStoreName("checkpoint", name);
+    const folder = join(root, name);
+    if (!(await isFolder(fs, folder)) || !(await exists(fs, join(folder, MANIFEST_FILE)))) {
+      throw new CheckpointError(`checkpoint ${name}: not in ${root}`);
+    }
+  };
+  const fileError = (name: string, file: string, error: unknown): CheckpointError =>
+    isMissing(error)
+      ? new CheckpointError(`checkpoint ${name}: no file ${file}`, { cause: error })
+      : storeError(`checkpoint ${name}: file ${file}`, error);
+  /** A committed file, for as long as `use` runs. */
+  const withFile = async <T>(
+    name: string,
+    file: string,
+    use: (handle: FileHandle, length: number) => Promise<T>,
+  ): Promise<T> => {
+    checkStoreName("file", file);
+    await checkCommitted(name);
+    try {
+      const { handle, length } = await openFile(fs, join(root, name, file));
+      try {
+        return await use(handle, length);
+      } finally {
+        await handle.close();
+      }
+    } catch (error) {
+      throw fileError(name, file, error);
+    }
+  };
 
   return Object.freeze<CheckpointStore>({
     location,
@@ -34,33 +74,36 @@ export function directoryStore(location: string): CheckpointStore {
     async begin(name: string): Promise<StoreTransaction> {
       checkStoreName("checkpoint", name);
       const id = randomUUID();
+      const folder = temporaryOf(name, id);
       try {
-        await makeDirectory(root);
-        await sweepLeftovers(root);
-        if (await exists(join(root, name))) throw new CheckpointError(`the name is taken in ${location}`);
-        await mkdir(temporaryOf(name, id));
-        await recordOwner(temporaryOf(name, id));
+        await makeDirectory(fs, root);
+        await sweepLeftovers(fs, root);
+        if (await exists(fs, join(root, name))) throw new CheckpointError(`the name is taken in ${location}`);
+        await fs.mkdir(folder);
+        await recordOwner(fs, folder);
       } catch (error) {
+        // What was made is of no use; the error is what to tell.
+        await fs.rm(folder, { recursive: true, force: true }).catch(() => undefined);
         throw storeError(`save of ${name}`, error);
       }
-      return directoryTransaction({ root, name, id, folder: temporaryOf(name, id) });
+      return directoryTransaction({ fs, root, name, id, folder });
     },
 
     async join(name: string, id: string): Promise<StoreTransaction> {
       checkStoreName("checkpoint", name);
       const folder = temporaryOf(name, id);
-      if (!UUID.test(id) || !(await isFolder(folder)))
+      if (!UUID.test(id) || !(await isFolder(fs, folder)))
         throw new CheckpointError(`save of ${name}: no transaction ${id}`);
-      return directoryTransaction({ root, name, id, folder });
+      return directoryTransaction({ fs, root, name, id, folder });
     },
 
     async list(): Promise<readonly string[]> {
       try {
-        const entries = await readdir(root, { withFileTypes: true });
+        const entries = await fs.readdir(root, { withFileTypes: true });
         const names = entries
           .filter((entry) => entry.isDirectory() && isStoreName(entry.name))
           .map((entry) => entry.name);
-        const committed = await Promise.all(names.map((name) => exists(join(root, name, MANIFEST_FILE))));
+        const committed = await Promise.all(names.map((name) => exists(fs, join(root, name, MANIFEST_FILE))));
         return names.filter((_, i) => committed[i]).sort();
       } catch (error) {
         if (isMissing(error)) return [];
@@ -69,107 +112,58 @@ export function directoryStore(location: string): CheckpointStore {
     },
 
     async size(name: string, file: string): Promise<number> {
-      return withFile(root, name, file, async (_, length) => length);
+      return withFile(name, file, async (_, length) => length);
     },
 
     async files(name: string): Promise<readonly string[]> {
-      await checkCommitted(root, name);
+      await checkCommitted(name);
       try {
-        return (await readdir(join(root, name))).sort();
+        return (await fs.readdir(join(root, name))).sort();
       } catch (error) {
         throw storeError(`checkpoint ${name}`, error);
       }
     },
 
     async read(name: string, file: string, begin: number, end: number): Promise<Uint8Array> {
-      return withFile(root, name, file, async (handle, length) => {
+      return withFile(name, file, async (handle, length) => {
         checkRange(file, begin, end, length);
         const bytes = new Uint8Array(end - begin);
-        for (let at = 0; at < bytes.length; ) {
-          // At most 1 GiB a call: runtimes refuse or cut counts from 2 GiB.
-          const count = Math.min(bytes.length - at, 1 << 30);
-          const { bytesRead } = await handle.read(bytes, at, count, begin + at);
-          if (bytesRead === 0) throw new CheckpointError(`it ends at byte ${begin + at}, due is ${end}`);
-          at += bytesRead;
-        }
+        await readFully(handle, bytes, begin);
         return bytes;
       });
     },
 
+    async open(name: string, file: string): Promise<StoreReader> {
+      checkStoreName("file", file);
+      await checkCommitted(name);
+      const fail = (error: unknown): never => {
+        throw fileError(name, file, error);
+      };
+      const { handle, length } = await openFile(fs, join(root, name, file)).catch(fail);
+      let last: Promise<void> = Promise.resolve();
+      return {
+        async readInto(target: Uint8Array, begin: number): Promise<void> {
+          checkRange(file, begin, begin + target.length, length);
+          // One after the other: two at once look like random access to the system, which then reads nothing ahead.
+          const reading = last.then(() => readFully(handle, target, begin));
+          last = reading.catch(() => undefined);
+          await reading.catch(fail);
+        },
+        close: () => handle.close(),
+      };
+    },
+
     async delete(name: string): Promise<void> {
-      await checkCommitted(root, name);
+      await checkCommitted(name);
       // Renamed first, so that it vanishes from the list whole; what a crash leaves behind, the next save sweeps.
       const trash = join(root, `.trash-${name}-${randomUUID()}`);
       try {
-        await rename(join(root, name), trash);
-        await syncDirectory(root);
-        await rm(trash, { recursive: true, force: true });
+        await fs.rename(join(root, name), trash);
+        await syncDirectory(root, fs);
+        await fs.rm(trash, { recursive: true, force: true });
       } catch (error) {
         throw storeError(`delete of ${name}`, error);
       }
     },
   });
-}
-
-/** Runs `use` on a committed file, opened without following links and only if it is a regular file. */
-async function withFile<T>(
-  root: string,
-  name: string,
-  file: string,
-  use: (handle: FileHandle, length: number) => Promise<T>,
-): Promise<T> {
-  checkStoreName("file", file);
-  await checkCommitted(root, name);
-  try {
-    // Not blocking: a pipe in the place of a file must not hang the reader.
-    const handle = await open(
-      join(root, name, file),
-      constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
-    );
-    try {
-      const stat = await handle.stat();
-      if (!stat.isFile()) throw new CheckpointError("it is not a regular file");
-      return await use(handle, stat.size);
-    } finally {
-      await handle.close();
-    }
-  } catch (error) {
-    if (isMissing(error)) throw new CheckpointError(`checkpoint ${name}: no file ${file}`, { cause: error });
-    throw storeError(`checkpoint ${name}: file ${file}`, error);
-  }
-}
-
-async function checkCommitted(root: string, name: string): Promise<void> {
-  checkStoreName("checkpoint", name);
-  const folder = join(root, name);
-  if (!(await isFolder(folder)) || !(await exists(join(folder, MANIFEST_FILE)))) {
-    throw new CheckpointError(`checkpoint ${name}: not in ${root}`);
-  }
-}
-
-/** Makes a directory and those above it, each entry durable. */
-async function makeDirectory(path: string): Promise<void> {
-  if (await exists(path)) return;
-  await makeDirectory(dirname(path));
-  // Several ranks or jobs may be here at once; recursive does not mind.
-  await mkdir(path, { recursive: true });
-  await syncDirectory(dirname(path));
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (error) {
-    if (isMissing(error)) return false;
-    throw error;
-  }
-}
-
-/** Whether a path is a folder itself; a link to one is not. */
-async function isFolder(path: string): Promise<boolean> {
-  return lstat(path).then(
-    (stat) => stat.isDirectory(),
-    () => false,
-  );
 }

@@ -6,11 +6,11 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { lstat, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import * as v from "valibot";
 import { errorCode } from "./directory-errors.ts";
+import type { FileSystem } from "./file-system.ts";
 
 const OWNER_FILE = ".owner";
 const ABANDONED_AFTER_MS = 24 * 60 * 60 * 1000;
@@ -24,43 +24,42 @@ const ownerSchema = v.strictObject({
 });
 
 /** Notes in a transaction's folder which process it belongs to. */
-export async function recordOwner(folder: string): Promise<void> {
-  await writeFile(join(folder, OWNER_FILE), JSON.stringify({ host: hostDigest(), pid: process.pid }), {
-    flag: "wx",
-  });
+export async function recordOwner(fs: FileSystem, folder: string): Promise<void> {
+  const owner = JSON.stringify({ host: hostDigest(), pid: process.pid });
+  await fs.writeFile(join(folder, OWNER_FILE), owner, { flag: "wx" });
 }
 
 /** Takes the note away, before the folder becomes a checkpoint. */
-export async function dropOwner(folder: string): Promise<void> {
-  await rm(join(folder, OWNER_FILE), { force: true });
+export async function dropOwner(fs: FileSystem, folder: string): Promise<void> {
+  await fs.rm(join(folder, OWNER_FILE), { force: true });
 }
 
 /** Removes folders of dead saves, and of deletions that were cut short. A folder that cannot be removed stays. */
-export async function sweepLeftovers(root: string): Promise<void> {
-  for (const entry of await readdir(root, { withFileTypes: true })) {
+export async function sweepLeftovers(fs: FileSystem, root: string): Promise<void> {
+  for (const entry of await fs.readdir(root, { withFileTypes: true })) {
     if (!entry.isDirectory()) continue;
     const folder = join(root, entry.name);
     const stale =
-      entry.name.startsWith(".trash-") || (entry.name.startsWith(".tmp-") && (await isAbandoned(folder)));
-    if (stale) await rm(folder, { recursive: true, force: true }).catch(() => undefined);
+      entry.name.startsWith(".trash-") || (entry.name.startsWith(".tmp-") && (await isAbandoned(fs, folder)));
+    if (stale) await fs.rm(folder, { recursive: true, force: true }).catch(() => undefined);
   }
 }
 
-async function isAbandoned(folder: string): Promise<boolean> {
+async function isAbandoned(fs: FileSystem, folder: string): Promise<boolean> {
   try {
-    let newest = (await lstat(folder)).mtimeMs;
-    for (const file of await readdir(folder))
-      newest = Math.max(newest, (await lstat(join(folder, file))).mtimeMs);
+    let newest = (await fs.lstat(folder)).mtimeMs;
+    for (const file of await fs.readdir(folder))
+      newest = Math.max(newest, (await fs.lstat(join(folder, file))).mtimeMs);
     const age = Date.now() - newest;
-    return age > ABANDONED_AFTER_MS || (age > STILL_MS && (await ownerIsGone(folder)));
+    return age > ABANDONED_AFTER_MS || (age > STILL_MS && (await ownerIsGone(fs, folder)));
   } catch {
     // It changed while being looked at: somebody is alive.
     return false;
   }
 }
 
-async function ownerIsGone(folder: string): Promise<boolean> {
-  const text = await readFile(join(folder, OWNER_FILE), "utf8");
+async function ownerIsGone(fs: FileSystem, folder: string): Promise<boolean> {
+  const text = await fs.readFile(join(folder, OWNER_FILE), "utf8");
   const owner = v.parse(v.pipe(v.string(), v.parseJson(), ownerSchema), text);
   if (owner.host !== hostDigest()) return false;
   try {

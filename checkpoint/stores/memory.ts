@@ -79,6 +79,12 @@ export function memoryStore(location: string): CheckpointStore {
         fileIn(file);
         current().files.delete(file);
       },
+      async link(file: string, from: { readonly name: string; readonly file: string }): Promise<void> {
+        checkStoreName("file", file);
+        const { name, files } = current();
+        if (files.has(file)) throw new CheckpointError(`save of ${name}: file ${file} exists already`);
+        files.set(file, fileOf(from.name, from.file));
+      },
       async commit(): Promise<void> {
         const { name, files } = current();
         if (!files.has(MANIFEST_FILE))

@@ -178,6 +178,19 @@ export interface Kernels {
   /** Converts every element to the target's dtype (round to nearest even; float to int truncates). */
   cast(source: Span, target: Span): void;
 
+  /**
+   * Factors that bring largest magnitudes to that of float8_e4m3fn: `out = 448 / max(amax, 1e-12)`, or the power of two
+   * that is next below. Spans are float32. In place allowed.
+   */
+  float8Scale(amax: Span, out: Span, powerOfTwo: boolean): void;
+  /**
+   * Bytes of float8_e4m3fn: `out[i] = x[i] * scale[floor(i / columns)]`, what is beyond ±448 taken as that, to nearest
+   * even; not a number gives 0x7f. `x` and `scale` are float32, `out` is uint8.
+   */
+  toFloat8(x: Span, scale: Span, out: Span, columns: number): void;
+  /** The other way: `out[i] = value(x[i]) / scale[floor(i / columns)]`. */
+  fromFloat8(x: Span, scale: Span, out: Span, columns: number): void;
+
   /** In place allowed. */
   unary(op: UnaryOp, x: Span, out: Span): void;
   /** `out = gradient * op'(x)`, where `y = op(x)` is given too. In place over `gradient` allowed. */

@@ -6,8 +6,8 @@
  */
 import { DTYPES, type DType } from "../contracts/dtype.ts";
 import { ConfigError } from "../contracts/errors.ts";
+import { mapTensors } from "../tensor/nested-tensors.ts";
 import { cast } from "../tensor/ops/layout.ts";
-import { Tensor } from "../tensor/tensor.ts";
 
 /** What a unit computes and communicates in. */
 export interface MixedPrecisionPolicy {
@@ -35,12 +35,7 @@ export function checkPolicy(policy: MixedPrecisionPolicy): void {
 
 /** The value with its floating tensors, alone or inside arrays and plain objects, cast to `dtype`. */
 export function castFloating(value: unknown, dtype: DType): unknown {
-  if (value instanceof Tensor) {
-    return DTYPES[value.dtype].floating && value.dtype !== dtype ? cast(value, dtype) : value;
-  }
-  if (Array.isArray(value)) return value.map((item) => castFloating(item, dtype));
-  if (typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype) {
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, castFloating(item, dtype)]));
-  }
-  return value;
+  return mapTensors(value, (tensor) =>
+    DTYPES[tensor.dtype].floating && tensor.dtype !== dtype ? cast(tensor, dtype) : tensor,
+  );
 }

@@ -1,6 +1,6 @@
 /**
- * What must be copied between a unit's gathered buffer [rank, shardNumel] and its whole parameters. Follows from the
- * Shard's answers alone.
+ * What must be copied between a gathered buffer (every rank's shard, one after the other) and whole parameters. Follows
+ * from the Shard's answers alone.
  *
  * @module
  */
@@ -29,8 +29,19 @@ function contiguous(sizes: readonly number[], shape: readonly number[]): boolean
   return sizes.slice(0, Math.max(d, 0)).every((extent) => extent === 1);
 }
 
-/** Moves of every parameter of a unit, and whether the gathered buffer has padding that no box covers. */
-export function planMoves(shard: Shard): {
+/** Where a shard's elements lie in a gathered buffer that carries more than them. */
+export interface GatheredPlace {
+  /** First element of rank 0's shard. */
+  readonly start: number;
+  /** Elements from one rank's shard to the next one's. */
+  readonly stride: number;
+}
+
+/** Moves of every parameter of a shard, and whether its place has padding that no box covers. */
+export function planMoves(
+  shard: Shard,
+  { start, stride }: GatheredPlace = { start: 0, stride: shard.shardNumel },
+): {
   readonly moves: readonly ParameterMoves[];
   readonly padded: boolean;
 } {
@@ -46,7 +57,7 @@ export function planMoves(shard: Shard): {
       const entry = boxes[piece.parameter]!;
       const strides = stridesOf(shape);
       const gathered = {
-        offset: rank * shard.shardNumel + piece.shardOffset,
+        offset: start + rank * stride + piece.shardOffset,
         strides: stridesOf(piece.sizes),
       };
       const whole = { offset: dot(piece.offsets, strides), strides };
@@ -59,9 +70,9 @@ export function planMoves(shard: Shard): {
       });
       entry.out.push(box(gathered, whole));
       entry.in.push(box(whole, gathered));
-      const start = gathered.offset - whole.offset;
-      entry.aliased &&= contiguous(piece.sizes, shape) && (entry.alias ?? start) === start;
-      entry.alias = start;
+      const first = gathered.offset - whole.offset;
+      entry.aliased &&= contiguous(piece.sizes, shape) && (entry.alias ?? first) === first;
+      entry.alias = first;
     }
   }
   return {

@@ -1,147 +1,173 @@
 /**
- * Turns a module into a unit: takes its parameters over and wraps its calls, so that they are gathered before it
- * computes and freed after it.
+ * Turns modules into units: takes their parameters over and wraps their calls, so that parameters are gathered before
+ * they compute and freed after.
  *
  * @module
  */
-import type { Collective } from "../contracts/collective.ts";
 import { ConfigError, StateError } from "../contracts/errors.ts";
-import type { ShardFactory } from "../contracts/shard.ts";
 import type { AnyModule } from "../nn/module.ts";
+import type { Parameter } from "../nn/parameter.ts";
 import { castFloating, checkPolicy, type MixedPrecisionPolicy } from "./mixed-precision.ts";
+import { neighboursOf } from "./neighbours.ts";
 import { Schedule } from "./schedule.ts";
+import type { ShardModuleOptions } from "./shard-options.ts";
+import {
+  parametersOutsideUnits,
+  registerSharded,
+  requireAllManaged,
+  type ShardedModule,
+  shardedModule,
+  unitOf,
+  unitsBelow,
+} from "./sharded-modules.ts";
 import { Unit } from "./unit.ts";
 
-/** How to make a unit of a module. */
-export interface ShardModuleOptions {
-  readonly layout: ShardFactory;
-  /** The ranks over which parameters are cut. */
-  readonly group: Collective;
-  /** Free the gathered parameters after forward; `undefined`: yes, but not in the root. */
-  readonly reshardAfterForward?: boolean | undefined;
-  /**
-   * Gather the next unit's parameters while this one's forward computes, in the order of the pass before. Default false.
-   */
-  readonly forwardPrefetch?: boolean | undefined;
-  /** What the unit computes and communicates in; its parameters' own dtype by default. */
-  readonly precision?: MixedPrecisionPolicy | undefined;
-}
-
-/** What sharding knows of a module. */
-interface Entry {
-  /** Absent when every parameter below belongs to inner units. */
-  readonly unit: Unit | undefined;
-  readonly precision: MixedPrecisionPolicy;
-  schedule: Schedule | undefined;
-}
-
-const entries = new WeakMap<AnyModule, Entry>();
-
-/** The unit that a sharded module has, if it has parameters of its own. */
-export function unitOf(module: AnyModule): Unit | undefined {
-  return entries.get(module)?.unit;
-}
-
-/** The units at and below a module, parents first. */
-export function unitsBelow(module: AnyModule): Unit[] {
-  return [...module.modules()].flatMap((inner) => unitOf(inner) ?? []);
-}
+export type { BackwardPrefetch, ShardModuleOptions } from "./shard-options.ts";
+export { unitOf, unitsBelow } from "./sharded-modules.ts";
 
 /** Whether backward passes reduce the gradients of every unit below `module`, or let them add up whole on each rank. */
 export function setRequiresGradientSync(module: AnyModule, sync: boolean): void {
-  for (const unit of unitsBelow(module)) unit.requiresGradientSync = sync;
+  for (const unit of unitsBelow(module)) {
+    unit.requiresGradientSync = sync;
+    unit.reducer.requiresAllReduce = sync;
+  }
 }
 
 /**
- * Makes the parameters below `module` that no inner unit has taken into a unit of its own. Inner modules first.
+ * Makes the parameters below a module that no inner unit has taken into a unit of its own. Inner modules first. Several
+ * modules make one unit: gathered when the first of them computes, freed after the last.
  *
- * @throws StateError when the module was sharded already.
- * @throws ConfigError when its parameters do not share one dtype.
+ * @returns the unit, or nothing when there are no such parameters.
+ * @throws StateError when a module was sharded already.
+ * @throws ConfigError when a parameter belongs to another unit too, or options do not fit.
  */
-export function shardModule(module: AnyModule, options: ShardModuleOptions): void {
-  const label = module.constructor.name;
+export function shardModule(
+  module: AnyModule | readonly AnyModule[],
+  options: ShardModuleOptions,
+): Unit | undefined {
+  const modules = [
+    ...new Set(Array.isArray(module) ? (module as readonly AnyModule[]) : [module as AnyModule]),
+  ];
+  if (modules.length === 0)
+    throw new ConfigError("Sharding failed: an empty list of modules, give one or more");
+  const label = modules.map((each) => each.constructor.name).join(", ");
   const precision = options.precision ?? {};
   checkPolicy(precision);
-  if (entries.has(module)) throw new StateError(`Sharding failed: this ${label} was sharded already`);
-  const parameters = [...module.namedParameters()].flatMap(([name, parameter]) => {
-    if (parameter.name === "") parameter.name = name;
-    return parameter.manager === undefined ? [parameter] : [];
-  });
-  const odd = parameters.find((parameter) => parameter.dtype !== parameters[0]?.dtype);
-  if (odd !== undefined) {
-    throw new ConfigError(
-      `Sharding ${label} failed: parameter "${odd.name}" is ${odd.dtype}, the others of its unit are ${parameters[0]!.dtype}`,
+  const twice = modules.find((each) => shardedModule(each) !== undefined);
+  if (twice !== undefined) {
+    throw new StateError(
+      `Sharding failed: this ${twice.constructor.name} was sharded already, allowed is once`,
     );
   }
-  const unit =
-    parameters.length === 0
-      ? undefined
-      : new Unit({
-          name: label,
-          parameters,
-          layout: options.layout,
-          group: options.group,
-          reshardAfterForward: options.reshardAfterForward,
-          precision,
-          forwardPrefetch: options.forwardPrefetch ?? false,
-        });
-  const entry: Entry = { unit, precision, schedule: undefined };
-  entries.set(module, entry);
-  module.wrapCall((args, next) => runUnit(module, entry, args, next));
+  const ignored = options.ignored ?? new Set();
+  const parameters = parametersFor(modules, label, ignored);
+  const unit = parameters.length === 0 ? undefined : new Unit(label, modules, parameters, options);
+  for (const each of modules) {
+    const entry: ShardedModule = { unit, precision, ignored, schedule: undefined, isLastBackward: true };
+    registerSharded(each, entry);
+    each.wrapCall((args, next) => runUnit(each, entry, args, next));
+  }
+  return unit;
+}
+
+/** The parameters that a unit of these modules takes, each once. */
+function parametersFor(
+  modules: readonly AnyModule[],
+  label: string,
+  ignored: ReadonlySet<Parameter>,
+): readonly Parameter[] {
+  const parameters = new Set<Parameter>();
+  for (const module of modules) {
+    for (const { name, parameter } of parametersOutsideUnits(module)) {
+      if (ignored.has(parameter)) continue;
+      if (parameter.manager !== undefined) {
+        throw new ConfigError(
+          `Sharding ${label} failed: parameter "${name}" is tied to "${parameter.name}" of unit "${parameter.manager.unit}", shard the modules that share it in one call, as a list`,
+        );
+      }
+      if (parameter.name === "") parameter.name = name;
+      parameters.add(parameter);
+    }
+  }
+  return [...parameters];
 }
 
 /** Gathers, computes, frees. */
 async function runUnit(
   module: AnyModule,
-  entry: Entry,
+  entry: ShardedModule,
   args: readonly unknown[],
   next: (args: readonly unknown[]) => Promise<unknown>,
 ): Promise<unknown> {
-  const schedule = entry.schedule ?? beginSchedule(module);
-  if (schedule.rootModule === module) schedule.beginForward();
-  const { unit, precision } = entry;
-  const { paramDtype, outputDtype, castForwardInputs = true } = precision;
-  const compute = async (): Promise<unknown> => {
-    const casting = paramDtype !== undefined && castForwardInputs;
-    const result = await next(casting ? (castFloating(args, paramDtype) as readonly unknown[]) : args);
-    return outputDtype === undefined ? result : castFloating(result, outputDtype);
-  };
+  const schedule = entry.schedule ?? (await beginSchedule(module));
   const isRoot = schedule.rootModule === module;
-  if (unit === undefined) {
-    const result = await compute();
-    if (isRoot) await schedule.endForward();
-    return result;
-  }
-  const { device } = unit;
-  const outer = device.region;
+  const { unit, precision } = entry;
+  const region = unit?.device.region;
   try {
-    await unit.unshard();
-    schedule.enteredForward(unit);
-    device.region = unit;
-    const result = await compute();
-    schedule.leftForward(unit);
+    if (isRoot) schedule.beginForward();
+    if (unit !== undefined) {
+      await schedule.enterForward(unit, module);
+      unit.device.region = unit;
+    }
+    const result = await compute(precision, args, next);
+    if (unit !== undefined) schedule.leaveForward(unit);
     if (isRoot) await schedule.endForward();
     return result;
   } catch (error) {
     schedule.reset();
     throw error;
   } finally {
-    device.region = outer;
+    if (unit !== undefined) unit.device.region = region;
   }
 }
 
+async function compute(
+  { paramDtype, outputDtype, castForwardInputs = true }: MixedPrecisionPolicy,
+  args: readonly unknown[],
+  next: (args: readonly unknown[]) => Promise<unknown>,
+): Promise<unknown> {
+  const casting = paramDtype !== undefined && castForwardInputs;
+  const result = await next(casting ? (castFloating(args, paramDtype) as readonly unknown[]) : args);
+  return outputDtype === undefined ? result : castFloating(result, outputDtype);
+}
+
 /** The first sharded module that runs is the root of all below it. */
-function beginSchedule(root: AnyModule): Schedule {
-  const below = [...root.modules()].flatMap((module) => entries.get(module) ?? []);
+async function beginSchedule(root: AnyModule): Promise<Schedule> {
+  const label = root.constructor.name;
+  const below = [...root.modules()].flatMap((module) => shardedModule(module) ?? []);
   if (below.some((entry) => entry.schedule !== undefined)) {
     throw new StateError(
-      `Calling ${root.constructor.name} failed: a sharded module below it ran on its own before, call the root first`,
+      `Calling ${label} failed: a sharded module below it ran on its own before, call the root first`,
     );
   }
-  const units = below.flatMap((entry) => entry.unit ?? []);
-  if (units.length === 0)
-    throw new StateError(`Calling ${root.constructor.name} failed: it has no parameters to shard`);
-  const schedule = new Schedule(root, unitOf(root), units, units[0]!.device);
+  const rootUnit = unitOf(root);
+  if (rootUnit !== undefined && rootUnit.modules.length > 1) {
+    const group = rootUnit.modules.map((module) => module.constructor.name).join(", ");
+    throw new StateError(
+      `Calling ${label} failed: it was sharded in one list with others (${group}) and cannot be the root, call the module that contains them, sharded too`,
+    );
+  }
+  requireAllManaged(root);
+  const units = unitsBelow(root);
+  if (units.length === 0) throw new StateError(`Calling ${label} failed: it has no parameters to shard`);
+  nameUnits(root);
+  const { device } = units[0]!;
+  for (const unit of units) {
+    const { reshardAfterForward: count } = unit;
+    if (typeof count === "number") unit.neighbours = await neighboursOf(unit.group, count);
+  }
+  const schedule = new Schedule(root, rootUnit, units, device);
+  schedule.isLastBackward = shardedModule(root)?.isLastBackward ?? true;
   for (const entry of below) entry.schedule = schedule;
   return schedule;
+}
+
+/** Calls units by the paths of their modules. */
+function nameUnits(root: AnyModule): void {
+  const paths = new Map<Unit, string[]>();
+  for (const [path, module] of root.namedModules()) {
+    const unit = unitOf(module);
+    if (unit !== undefined) paths.set(unit, [...(paths.get(unit) ?? []), path]);
+  }
+  for (const [unit, names] of paths) unit.name = names.join(",");
 }

@@ -6,27 +6,48 @@
  *
  * @module
  */
-import type { StateTensor } from "../contracts/checkpointer.ts";
+import type { StatePiece, StateTensor } from "../contracts/checkpointer.ts";
 import type { Collective } from "../contracts/collective.ts";
+import type { HostArray } from "../contracts/dtype.ts";
 import type { AnyModule } from "../nn/module.ts";
 import type { Parameter } from "../nn/parameter.ts";
 import type { ParameterState } from "../optim/optimizer.ts";
 import { numelOf } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import type { RankGroups } from "./rank-groups.ts";
 
-/** The boxes of `values` (shaped like the parameter's `local`) as state of the parameter's global shape. */
-function cutLike(name: string, parameter: Parameter, values: Tensor, world: Collective): StateTensor {
+/** A rank among ranks. */
+type Place = Pick<Collective, "rank" | "size">;
+
+/** This rank's place among all ranks of some groups. */
+export function placeOf(groups: RankGroups | undefined): Place {
+  if (groups === undefined) return { rank: 0, size: 1 };
+  const { group, replicate = { rank: 0, size: 1 } } = groups;
+  return { rank: replicate.rank * group.size + group.rank, size: replicate.size * group.size };
+}
+
+/**
+ * The boxes of `values` (shaped like the parameter's `local`) as state of the parameter's global shape.
+ *
+ * @param world the ranks that hold the parameter, if it is not sharded.
+ */
+export function cutLike(name: string, parameter: Parameter, values: Tensor, world: Place): StateTensor {
   const { backend } = values.device;
-  const replicated = parameter.manager === undefined && world.size > 1;
+  const { manager } = parameter;
+  const holders = manager === undefined ? world : manager.replicate;
   const pieces = parameter.pieces.map(({ offsets, sizes, localOffset }) => {
     const span = { ...values.span, offset: values.offset + localOffset, length: numelOf(sizes) };
     return {
       offsets,
       sizes,
-      ...(replicated ? { replica: { index: world.rank, count: world.size } } : {}),
+      ...replicaAmong(holders),
       read: () => backend.read(span),
-      write: (data: Parameters<typeof backend.write>[1]) => {
-        backend.write(span, data);
+      readInto: (target: HostArray) => backend.readInto(span, target),
+      view: () => backend.hostView(span),
+      write: (data: HostArray) => {
+        const own = backend.hostView(span);
+        const inPlace = own?.buffer === data.buffer && own.byteOffset === data.byteOffset;
+        if (!inPlace) backend.write(span, data);
         parameter.updated();
       },
     };
@@ -34,11 +55,17 @@ function cutLike(name: string, parameter: Parameter, values: Tensor, world: Coll
   return { name, dtype: values.dtype, shape: parameter.shape, pieces };
 }
 
+function replicaAmong(holders: Place | undefined): Pick<StatePiece, "replica"> {
+  if (holders === undefined || holders.size === 1) return {};
+  return { replica: { index: holders.rank, count: holders.size } };
+}
+
 /** The model's parameters. */
 export function modelState(model: AnyModule, world: Collective): StateTensor[] {
-  return [...model.namedParameters()].map(([name, parameter]) =>
-    cutLike(`model.${name}`, parameter, parameter.local, world),
-  );
+  return [...model.namedParameters()].map(([name, parameter]) => ({
+    ...cutLike(`model.${name}`, parameter, parameter.local, world),
+    constant: !parameter.requiresGrad,
+  }));
 }
 
 /** What this file needs of an optimizer. */
@@ -67,9 +94,8 @@ export function optimizerState(
   });
 }
 
-/** A number that every rank holds. */
-function scalar(name: string, world: Collective, holder: { step: number }): StateTensor {
-  const replica = world.size > 1 ? { replica: { index: world.rank, count: world.size } } : {};
+/** An update count, which every rank holds. */
+export function scalar(name: string, world: Place, holder: { step: number }): StateTensor {
   return {
     name,
     dtype: "float32",
@@ -78,7 +104,7 @@ function scalar(name: string, world: Collective, holder: { step: number }): Stat
       {
         offsets: [],
         sizes: [],
-        ...replica,
+        ...replicaAmong(world),
         read: async () => new Float32Array([holder.step]),
         write: (data) => {
           holder.step = Number(data[0]);

@@ -47,4 +47,6 @@ export interface AllGatherExtension<M = unknown> {
    * @param metadata what this rank's `preAllGather` returned.
    */
   postAllGather(outputs: readonly Tensor[], metadata: M, context: AllGatherContext): Tensor;
+  /** The stored shard was written by an optimizer or a load, as on every rank: what the extension keeps of its values is stale. */
+  updated?(): void;
 }

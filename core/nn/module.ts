@@ -117,6 +117,15 @@ export abstract class Module<Args extends unknown[] = never[], Result = unknown>
     return this;
   }
 
+  /** Frees the memory of all parameters and of their gradients. The model can be put on a device again, and starts anew. */
+  dispose(): void {
+    for (const parameter of this.parameters()) parameter.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
   /** Training mode, here and below. */
   train(mode = true): this {
     for (const module of this.modules()) module.training = mode;

@@ -59,6 +59,8 @@ export interface ParameterManager {
   readonly replicate?: Collective | undefined;
   /** `local` was written by an optimizer or a load: gathered copies are stale. */
   updated(): void;
+  /** Frees the memory of all parameters that are managed together, where that is this manager's to do. */
+  dispose?(): void;
   /** Whether `local` has values. */
   readonly materialized: boolean;
   /** Allocates `local` on a device and fills it with this rank's part of the initial values. */
@@ -122,6 +124,7 @@ export class Parameter extends Tensor {
   /** To be called by whoever writes to `local` (optimizers, loads): gathered copies of it are dropped. */
   updated(): void {
     this.#manager?.updated();
+    this.allGatherExtension?.updated?.();
   }
 
   /** Puts it under a sharding version's management. Its own memory goes: values live in `manager.local` from now on. */
@@ -162,6 +165,14 @@ export class Parameter extends Tensor {
     const key = streamKey(seed, "init", this.name);
     await this.initializer({ name: this.name, shape: this.shape, dtype, box, key, out });
     return out;
+  }
+
+  /** Lets its memory go, its gradient's and its shard's; of a sharded one that of its whole unit. It can be put on a device again. */
+  override dispose(): void {
+    super.dispose();
+    this.unshardedGrad?.dispose();
+    this.unshardedGrad = undefined;
+    this.#manager?.dispose?.();
   }
 
   override forBackward(): Tensor {

@@ -34,7 +34,17 @@ try {
       cutBox(tensor, box).every((byte, i) => byte === bytes[i]),
     );
   });
-  const faults = await checkpointer.verify("step-00000001");
+  const background = await runRanks(2, async (collective) => {
+    const state = shardedState(tensors, dimZero(2), collective.rank, { a: 1 });
+    const pending = await checkpointer.saveAsync(state, 2, collective);
+    return (await pending.wait()).name;
+  });
+  await checkpointer.close();
+  const faults = [
+    ...(await checkpointer.verify("step-00000001")),
+    ...(await checkpointer.verify("step-00000002")),
+  ];
+  await checkpointer.delete("step-00000002");
   const file = join(folder, "run", "step-00000001", "rank-00000.safetensors");
   const reader = await safetensorsFormat.open(file);
   const names = reader.names;
@@ -55,6 +65,7 @@ try {
       info,
       taken: typeof taken === "string" && taken.includes("taken"),
       matches,
+      background,
       faults,
       names,
       x,

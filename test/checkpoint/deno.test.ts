@@ -15,6 +15,7 @@ test("Deno saves, loads, verifies and deletes as Bun does, in the same bytes", a
   expect(deno).toMatchObject({
     taken: true,
     matches: [true, true, true],
+    background: ["step-00000002", "step-00000002"],
     faults: [],
     names: ["s", "w@0,0", "h@0"],
     x: [1, 0],

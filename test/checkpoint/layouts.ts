@@ -4,7 +4,7 @@
  * @module
  */
 import fc from "fast-check";
-import { DTYPES, type DType } from "../../core/contracts/dtype.ts";
+import { STORED_DTYPES, type StoredDType } from "../../core/contracts/dtype.ts";
 import type { Box } from "../../core/contracts/shard.ts";
 import { type FullTensor, type Layout, patternTensor } from "./states.ts";
 
@@ -12,7 +12,7 @@ import { type FullTensor, type Layout, patternTensor } from "./states.ts";
 export const tensorsArbitrary: fc.Arbitrary<readonly FullTensor[]> = fc
   .array(
     fc.record({
-      dtype: fc.constantFrom(...(Object.keys(DTYPES) as DType[])),
+      dtype: fc.constantFrom(...(Object.keys(STORED_DTYPES) as StoredDType[])),
       shape: fc.array(fc.integer({ min: 0, max: 7 }), { maxLength: 4 }),
     }),
     { minLength: 1, maxLength: 5 },

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { checkpointPlugin } from "../../checkpoint/mod.ts";
-import { CHECKPOINTER, FORMAT, type Kind, STORE } from "../../core/contracts/plugin.ts";
+import { CHECKPOINTER, COMMAND, FORMAT, type Kind, PROGRAM, STORE } from "../../core/contracts/plugin.ts";
 
 test("the plugin registers each built-in under its kind and name", () => {
   const registered = new Map<string, unknown>();
@@ -12,9 +12,17 @@ test("the plugin registers each built-in under its kind and name", () => {
   });
   const keys: [Kind<unknown>, string][] = [
     [FORMAT, "safetensors"],
+    [FORMAT, "dcp"],
     [STORE, "directory"],
     [STORE, "memory"],
+    [STORE, "http"],
     [CHECKPOINTER, "native"],
+    [COMMAND, "serve"],
+    [COMMAND, "merge-weights"],
+    [COMMAND, "convert"],
+    [COMMAND, "inspect"],
+    [COMMAND, "verify"],
+    [PROGRAM, "convert"],
   ];
   expect([...registered.keys()]).toEqual(keys.map(([kind, name]) => `${kind.name}/${name}`));
 });

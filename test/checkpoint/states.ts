@@ -6,13 +6,19 @@
 
 import { volume } from "../../checkpoint/boxes.ts";
 import type { ShardedState, StatePiece, Value } from "../../core/contracts/checkpointer.ts";
-import { bytesOf, DTYPES, type DType, type HostArray, newHostArray } from "../../core/contracts/dtype.ts";
+import {
+  bytesOf,
+  newHostArray,
+  STORED_DTYPES,
+  type StoredArray,
+  type StoredDType,
+} from "../../core/contracts/dtype.ts";
 import type { Box } from "../../core/contracts/shard.ts";
 
 /** A whole tensor. */
 export interface FullTensor {
   readonly name: string;
-  readonly dtype: DType;
+  readonly dtype: StoredDType;
   readonly shape: readonly number[];
   readonly bytes: Uint8Array;
 }
@@ -21,8 +27,8 @@ export interface FullTensor {
 export type Layout = (tensor: FullTensor, rank: number) => readonly Box[];
 
 /** A tensor whose bytes depend on its name and nothing else. */
-export function patternTensor(name: string, dtype: DType, shape: readonly number[]): FullTensor {
-  const bytes = new Uint8Array(volume(shape) * DTYPES[dtype].bytes);
+export function patternTensor(name: string, dtype: StoredDType, shape: readonly number[]): FullTensor {
+  const bytes = new Uint8Array(volume(shape) * STORED_DTYPES[dtype].bytes);
   let word = 0x9e3779b9 ^ name.length;
   for (const char of name) word = Math.imul(word ^ char.codePointAt(0)!, 0x01000193);
   for (let i = 0; i < bytes.length; i++) {
@@ -34,7 +40,7 @@ export function patternTensor(name: string, dtype: DType, shape: readonly number
 
 /** The bytes of a box, element by element: the plain twin of strided transfers. */
 export function cutBox(tensor: FullTensor, box: Box): Uint8Array {
-  const size = DTYPES[tensor.dtype].bytes;
+  const size = STORED_DTYPES[tensor.dtype].bytes;
   const out = new Uint8Array(volume(box.sizes) * size);
   for (let i = 0; i < volume(box.sizes); i++) {
     let rest = i;
@@ -86,7 +92,7 @@ export function emptyState(
       pieces: layout(tensor, rank).map((box) => ({
         ...box,
         read: async () => newHostArray(tensor.dtype, volume(box.sizes)),
-        write: (data: HostArray) => void filled.push({ tensor, box, bytes: bytesOf(data) }),
+        write: (data: StoredArray) => void filled.push({ tensor, box, bytes: bytesOf(data) }),
       })),
     })),
   };
@@ -107,8 +113,8 @@ export function dimZero(worldSize: number): Layout {
 /** Every rank holds all. */
 export const replicated: Layout = ({ shape }) => [{ offsets: shape.map(() => 0), sizes: shape }];
 
-function fromBytes(dtype: DType, bytes: Uint8Array): HostArray {
-  const host = newHostArray(dtype, bytes.length / DTYPES[dtype].bytes);
+function fromBytes(dtype: StoredDType, bytes: Uint8Array): StoredArray {
+  const host = newHostArray(dtype, bytes.length / STORED_DTYPES[dtype].bytes);
   bytesOf(host).set(bytes);
   return host;
 }

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { boxesOverlap, intersectBoxes, volume } from "../../checkpoint/boxes.ts";
 import { batches, placeBatch, stridedTransfer } from "../../checkpoint/transfer.ts";
-import { DTYPES } from "../../core/contracts/dtype.ts";
+import { STORED_DTYPES } from "../../core/contracts/dtype.ts";
 import type { Box } from "../../core/contracts/shard.ts";
 import { cut, generator, tensorsArbitrary } from "./layouts.ts";
 import { cutBox } from "./states.ts";
@@ -17,7 +17,7 @@ describe("transfers", () => {
         const target = cut(whole, random, 3).at(random(2) - 1)!;
         if (!boxesOverlap(source, target) || volume(source.sizes) === 0 || volume(target.sizes) === 0) return;
         const region = intersectBoxes(source, target);
-        const { bytes } = DTYPES[tensor!.dtype];
+        const { bytes } = STORED_DTYPES[tensor!.dtype];
         const base = 5;
         const file = new Uint8Array([...new Uint8Array(base), ...cutBox(tensor!, source)]);
         const out = new Uint8Array(volume(target.sizes) * bytes);

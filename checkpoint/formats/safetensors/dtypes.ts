@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { DTYPES, type DType } from "../../../core/contracts/dtype.ts";
+import { STORED_DTYPES, type StoredDType } from "../../../core/contracts/dtype.ts";
 
 /** Bits of one element by safetensors name. Sub-byte types are packed. */
 export const SAFETENSORS_BITS: ReadonlyMap<string, number> = new Map([
@@ -33,11 +33,11 @@ export const SAFETENSORS_BITS: ReadonlyMap<string, number> = new Map([
   ["U64", 64],
 ]);
 
-const OURS: ReadonlyMap<string, DType> = new Map(
-  (Object.keys(DTYPES) as DType[]).map((dtype) => [DTYPES[dtype].safetensors, dtype]),
+const OURS: ReadonlyMap<string, StoredDType> = new Map(
+  (Object.keys(STORED_DTYPES) as StoredDType[]).map((dtype) => [STORED_DTYPES[dtype].safetensors, dtype]),
 );
 
 /** The dtype that host arrays have for a safetensors name; `undefined` for types that can only be read as bytes. */
-export function dtypeOf(name: string): DType | undefined {
+export function dtypeOf(name: string): StoredDType | undefined {
   return OURS.get(name);
 }

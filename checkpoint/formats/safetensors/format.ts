@@ -3,71 +3,110 @@
  *
  * @module
  */
-import { randomUUID } from "node:crypto";
-import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import type { NamedTensor, TensorFormat } from "../../../core/contracts/checkpointer.ts";
-import { bytesOf } from "../../../core/contracts/dtype.ts";
+import type { NamedTensor, TensorFormat, TensorWriteOptions } from "../../../core/contracts/checkpointer.ts";
+import { bytesOf, STORED_DTYPES, type StoredArray } from "../../../core/contracts/dtype.ts";
 import { CheckpointError } from "../../../core/contracts/errors.ts";
-import { layoutSafetensors } from "./layout.ts";
-import { openSafetensors } from "./reader.ts";
+import { volume } from "../../boxes.ts";
+import { slabsOf } from "../slabs.ts";
+import { writeFileWhole } from "../write-folder.ts";
+import { formatIndex, shardName } from "./index-file.ts";
+import { type LayoutTensor, layoutSafetensors } from "./layout.ts";
+import { openWeights } from "./sharded-reader.ts";
 
-/** Most bytes of one system call: runtimes refuse or cut counts from 2 GiB. */
-const MAX_IO_BYTES = 1 << 30;
+/** Most bytes of one tensor in memory, where it can be read in parts. */
+const MAX_SLAB_BYTES = 64 * 1024 * 1024;
 
-/** Reads and writes `.safetensors` files. */
+/** Reads and writes `.safetensors` files; also reads the files behind an `.index.json`, and Hugging Face folders. */
 export const safetensorsFormat: TensorFormat = Object.freeze({
   name: "safetensors",
-  open: (path: string) => openSafetensors(path),
+  open: openWeights,
   write: writeSafetensors,
 });
 
-/** Streams tensor by tensor to a hidden sibling and renames it, so that `path` is never half written. */
 async function writeSafetensors(
+  path: string,
+  tensors: readonly NamedTensor[],
+  metadata: Readonly<Record<string, string>>,
+  options: TensorWriteOptions = {},
+): Promise<void> {
+  const shards = cutShards(tensors, options.maxShardBytes ?? Number.POSITIVE_INFINITY);
+  if (shards.length <= 1) {
+    await writeFile(path, tensors, metadata);
+    return;
+  }
+  const stem = basename(path).replace(/\.safetensors$/, "");
+  const places = new Map<string, string>();
+  for (const [i, shard] of shards.entries()) {
+    for (const { name } of shard) places.set(name, shardName(stem, i, shards.length));
+  }
+  if (places.size !== tensors.length) throw new CheckpointError(`write of ${path}: a name comes twice`);
+  for (const [i, shard] of shards.entries()) {
+    await writeFile(join(dirname(path), shardName(stem, i, shards.length)), shard, metadata);
+  }
+  const totals = {
+    bytes: tensors.reduce((sum, tensor) => sum + byteLength(tensor), 0),
+    elements: tensors.reduce((sum, { shape }) => sum + volume(shape), 0),
+  };
+  const index = new TextEncoder().encode(formatIndex(places, totals));
+  await writeFileWhole(`${path}.index.json`, (append) => append(index));
+  // A single file of an earlier write would be found first.
+  await rm(path, { force: true });
+}
+
+/** Tensors in their order, as many to a shard as fit; one that fits nowhere has a shard of its own. */
+export function cutShards<T extends LayoutTensor>(
+  tensors: readonly T[],
+  maxShardBytes: number,
+): readonly (readonly T[])[] {
+  const shards: T[][] = [];
+  let room = 0;
+  for (const tensor of tensors) {
+    const bytes = byteLength(tensor);
+    if (shards.length === 0 || bytes > room) {
+      shards.push([]);
+      room = maxShardBytes;
+    }
+    shards.at(-1)!.push(tensor);
+    room -= bytes;
+  }
+  return shards;
+}
+
+function byteLength({ shape, dtype }: LayoutTensor): number {
+  return volume(shape) * STORED_DTYPES[dtype].bytes;
+}
+
+/** Streams tensor by tensor, large ones slab by slab where they can be read so. */
+async function writeFile(
   path: string,
   tensors: readonly NamedTensor[],
   metadata: Readonly<Record<string, string>>,
 ): Promise<void> {
   const layout = layoutSafetensors(tensors, metadata);
-  const temporary = join(dirname(path), `.${basename(path)}.tmp-${randomUUID()}`);
-  try {
-    const file = await open(temporary, "wx");
-    try {
-      await writeAll(file, layout.header);
-      for (const { tensor, begin, end } of layout.tensors) {
-        const bytes = bytesOf(await tensor.read());
-        if (bytes.length !== end - begin) {
-          throw new CheckpointError(
-            `${tensor.name} has ${bytes.length} bytes, its shape takes ${end - begin}`,
-          );
-        }
-        await writeAll(file, bytes);
+  await writeFileWhole(path, async (append) => {
+    await append(layout.header);
+    for (const { tensor, begin, end } of layout.tensors) {
+      let written = 0;
+      for await (const part of partsOf(tensor, end - begin)) {
+        const bytes = bytesOf(part);
+        written += bytes.length;
+        if (written <= end - begin) await append(bytes);
       }
-      await file.sync();
-    } finally {
-      await file.close();
+      if (written !== end - begin) {
+        throw new CheckpointError(`${tensor.name} has ${written} bytes, its shape takes ${end - begin}`);
+      }
     }
-    await rename(temporary, path);
-    await syncDirectory(dirname(path));
-  } catch (error) {
-    await rm(temporary, { force: true });
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new CheckpointError(`write of ${path}: ${reason}`, { cause: error });
-  }
+  });
 }
 
-async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length; ) {
-    const { bytesWritten } = await file.write(bytes, at, Math.min(bytes.length - at, MAX_IO_BYTES));
-    at += bytesWritten;
+async function* partsOf(tensor: NamedTensor, bytes: number): AsyncGenerator<StoredArray> {
+  const { readBox, dtype, shape } = tensor;
+  if (readBox === undefined || bytes <= MAX_SLAB_BYTES) {
+    yield await tensor.read();
+    return;
   }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, "r");
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
+  for (const box of slabsOf(shape, STORED_DTYPES[dtype].bytes, MAX_SLAB_BYTES))
+    yield await readBox.call(tensor, box);
 }

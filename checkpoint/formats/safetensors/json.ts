@@ -18,6 +18,12 @@ const ESCAPES: ReadonlyMap<string, string> = new Map([
   ["t", "\t"],
 ]);
 
+/** Numbers, and the three words. */
+const PLAIN = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null/y;
+
+/** How deep skipped values may nest. */
+const MAX_DEPTH = 32;
+
 /** A position in a text. */
 export interface JsonCursor {
   readonly text: string;
@@ -110,6 +116,34 @@ export function takeIntegers(cursor: JsonCursor): number[] {
   while (tryMark(cursor, ","));
   takeMark(cursor, "]");
   return values;
+}
+
+/** Nothing but white space may follow. @throws CheckpointError when something does. */
+export function takeEnd(cursor: JsonCursor): void {
+  skipSpace(cursor);
+  if (cursor.at < cursor.text.length) throw unexpected(cursor, "nothing more");
+}
+
+/** Passes over a value of any kind. @throws CheckpointError when it is no JSON or nests deeper than 32. */
+export function skipValue(cursor: JsonCursor, depth = 0): void {
+  if (depth > MAX_DEPTH)
+    throw new CheckpointError(`character ${cursor.at}: nesting deeper than ${MAX_DEPTH}`);
+  skipSpace(cursor);
+  const first = cursor.text[cursor.at];
+  if (first === "{") takeObject(cursor, () => skipValue(cursor, depth + 1));
+  else if (first === '"') takeString(cursor);
+  else if (first === "[") {
+    cursor.at++;
+    if (tryMark(cursor, "]")) return;
+    do skipValue(cursor, depth + 1);
+    while (tryMark(cursor, ","));
+    takeMark(cursor, "]");
+  } else {
+    PLAIN.lastIndex = cursor.at;
+    const word = PLAIN.exec(cursor.text)?.[0];
+    if (word === undefined) throw unexpected(cursor, "a value");
+    cursor.at += word.length;
+  }
 }
 
 /** Takes an object; `member` takes each value. @throws CheckpointError when a name comes twice. */

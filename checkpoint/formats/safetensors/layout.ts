@@ -5,7 +5,7 @@
  * @module
  */
 
-import { DTYPES, type DType } from "../../../core/contracts/dtype.ts";
+import { STORED_DTYPES, type StoredDType } from "../../../core/contracts/dtype.ts";
 import { CheckpointError } from "../../../core/contracts/errors.ts";
 import { volume } from "../../boxes.ts";
 import { MAX_HEADER_BYTES } from "./header.ts";
@@ -16,7 +16,7 @@ const DATA_ALIGNMENT = 64;
 /** What a header must know of a tensor. */
 export interface LayoutTensor {
   readonly name: string;
-  readonly dtype: DType;
+  readonly dtype: StoredDType;
   readonly shape: readonly number[];
 }
 
@@ -47,7 +47,8 @@ export function layoutSafetensors<T extends LayoutTensor>(
   checkNames(tensors);
   const order = tensors.toSorted(
     (a, b) =>
-      DTYPES[b.dtype].bytes - DTYPES[a.dtype].bytes || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0),
+      STORED_DTYPES[b.dtype].bytes - STORED_DTYPES[a.dtype].bytes ||
+      (a.name < b.name ? -1 : a.name > b.name ? 1 : 0),
   );
   const members: string[] = [];
   const pairs = Object.entries(metadata).sort(([a], [b]) => (a < b ? -1 : 1));
@@ -58,10 +59,10 @@ export function layoutSafetensors<T extends LayoutTensor>(
   const ranges: { begin: number; end: number }[] = [];
   let at = 0;
   for (const { name, dtype, shape } of order) {
-    const end = at + volume(shape) * DTYPES[dtype].bytes;
+    const end = at + volume(shape) * STORED_DTYPES[dtype].bytes;
     if (!Number.isSafeInteger(end))
       throw new CheckpointError(`safetensors layout: ${name}: shape [${shape}] is too large`);
-    const fields = `"dtype":"${DTYPES[dtype].safetensors}","shape":[${shape}],"data_offsets":[${at},${end}]`;
+    const fields = `"dtype":"${STORED_DTYPES[dtype].safetensors}","shape":[${shape}],"data_offsets":[${at},${end}]`;
     members.push(`${quote(name)}:{${fields}}`);
     ranges.push({ begin: at, end });
     at = end;

@@ -4,6 +4,8 @@
  * @module
  */
 import { describe, expect, test } from "bun:test";
+import { BLOCK_BYTES, hashFile } from "../../../checkpoint/digest.ts";
+import { encodeManifest } from "../../../checkpoint/manifest.ts";
 import type { CheckpointStore, StoreTransaction } from "../../../core/contracts/checkpointer.ts";
 import { CheckpointError } from "../../../core/contracts/errors.ts";
 
@@ -112,6 +114,58 @@ export function storeConformance(name: string, fresh: () => Promise<CheckpointSt
       expect(await store.list()).toEqual(["a"]);
     });
 
+    test("a file that is linked holds the bytes of the one it came from, also when that is deleted", async () => {
+      const store = await fresh();
+      const first = await store.begin("a");
+      await put(first, "x", [1, 2, 3]);
+      await put(first, MANIFEST, [...manifestOf("x", Uint8Array.of(1, 2, 3))]);
+      await first.commit();
+      const second = await store.begin("b");
+      if (second.link !== undefined) {
+        await second.link("y", { name: "a", file: "x" });
+        for (const from of [
+          { name: "a", file: "absent" },
+          { name: "absent", file: "x" },
+          { name: "../a", file: "x" },
+          { name: "a", file: "../x" },
+        ]) {
+          await expect(second.link("z", from)).rejects.toThrow(CheckpointError);
+        }
+        await expect(second.link("../y", { name: "a", file: "x" })).rejects.toThrow(CheckpointError);
+        await expect(second.create("y")).rejects.toThrow(CheckpointError);
+      } else {
+        await put(second, "y", [1, 2, 3]);
+      }
+      await put(second, MANIFEST, [2]);
+      await second.commit();
+      await store.delete("a");
+      expect(await store.read("b", "y", 0, 3)).toEqual(Uint8Array.of(1, 2, 3));
+    });
+
+    test("a file that is opened gives any of its bytes, several at once, and refuses others", async () => {
+      const store = await fresh();
+      const transaction = await store.begin("a");
+      await put(transaction, "x", [1, 2, 3, 4]);
+      await put(transaction, MANIFEST, [1]);
+      await transaction.commit();
+      if (store.open === undefined) return;
+      const reader = await store.open("a", "x");
+      const targets = [0, 1, 2].map((begin) => ({ begin, bytes: new Uint8Array(2) }));
+      await Promise.all(targets.map(({ begin, bytes }) => reader.readInto(bytes, begin)));
+      expect(targets.map(({ bytes }) => [...bytes])).toEqual([
+        [1, 2],
+        [2, 3],
+        [3, 4],
+      ]);
+      await reader.readInto(new Uint8Array(0), 4);
+      await expect(reader.readInto(new Uint8Array(2), 3)).rejects.toThrow(CheckpointError);
+      await expect(reader.readInto(new Uint8Array(1), -1)).rejects.toThrow(CheckpointError);
+      await reader.close();
+      await expect(store.open("a", "absent")).rejects.toThrow(CheckpointError);
+      await expect(store.open("absent", "x")).rejects.toThrow(CheckpointError);
+      await expect(store.open("../a", "x")).rejects.toThrow(CheckpointError);
+    });
+
     test("a deleted name is gone and free again; deleting what is not there is refused", async () => {
       const store = await fresh();
       for (const value of [1, 2]) {
@@ -180,6 +234,22 @@ export function storeConformance(name: string, fresh: () => Promise<CheckpointSt
       }
       await expect(store.read("a", "absent", 0, 0)).rejects.toThrow(CheckpointError);
     });
+  });
+}
+
+/** A manifest that lists one file: a store may look a file up in it. */
+function manifestOf(name: string, bytes: Uint8Array): Uint8Array {
+  const hasher = hashFile();
+  hasher.update(bytes);
+  const files = [{ name, block: BLOCK_BYTES, ...hasher.finish() }];
+  return encodeManifest({
+    step: 1,
+    worldSize: 1,
+    createdAt: 0,
+    tensors: [],
+    files,
+    values: {},
+    rankValues: [{}],
   });
 }
 

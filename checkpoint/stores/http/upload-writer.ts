@@ -1,0 +1,151 @@
+/**
+ * A file on its way to a service: bytes are gathered, and appended while the next ones are gathered. After a cut, or when
+ * the service was away, the writer asks how far it got and goes on from there.
+ *
+ * @module
+ */
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { StoreWriter } from "../../../core/contracts/checkpointer.ts";
+import { CheckpointError } from "../../../core/contracts/errors.ts";
+import { type Client, RefusedError } from "./client.ts";
+
+/** Bytes of one append. */
+const PART_BYTES = 8 * 1024 * 1024;
+/** Appends that fail one after another without a byte of progress, before the upload fails. */
+const MOST_STALLS = 8;
+
+/** Where a file goes. */
+export interface UploadTarget {
+  readonly client: Client;
+  /** Resource of the save. */
+  readonly save: string;
+  /** For messages. */
+  readonly name: string;
+  readonly file: string;
+  /** Length of the file, where it is known: the service sets room aside. */
+  readonly bytes?: number | undefined;
+}
+
+interface Part {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly offset: number;
+}
+
+/** Begins a file of a save. @throws CheckpointError when the save has it already, or is over. */
+export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
+  const { client, save, name, file, bytes: length } = target;
+  const what = `save of ${name}: file ${file}`;
+  const created = await client(what, {
+    method: "POST",
+    url: `${save}/uploads?file=${encodeURIComponent(file)}`,
+    headers: {
+      "upload-complete": "?0",
+      "idempotency-key": randomUUID(),
+      ...(length === undefined ? {} : { "upload-length": String(length) }),
+    },
+    accept: [201],
+  });
+  const upload = locationOf(created.headers, save, what);
+
+  // Two buffers: one fills while the other is on its way.
+  let buffers: Uint8Array<ArrayBuffer>[] = [];
+  let filling = new Uint8Array(PART_BYTES);
+  let filled = 0;
+  let offset = 0;
+  let sending: Promise<void> = Promise.resolve();
+  let ended = false;
+
+  /** Where the service stands. */
+  const standing = async (): Promise<{ readonly offset: number; readonly complete: boolean }> => {
+    const { headers } = await client(what, { method: "HEAD", url: upload, accept: [200, 204] });
+    return {
+      offset: Number(headers.get("upload-offset")),
+      complete: headers.get("upload-complete") === "?1",
+    };
+  };
+
+  const send = async (part: Part, last: boolean): Promise<void> => {
+    const end = part.offset + part.bytes.length;
+    let at = part.offset;
+    for (let stalls = 0; ; ) {
+      try {
+        await client(what, {
+          method: "PATCH",
+          url: upload,
+          headers: {
+            "content-type": "application/partial-upload",
+            "upload-offset": String(at),
+            "upload-complete": last ? "?1" : "?0",
+          },
+          body: part.bytes.subarray(at - part.offset),
+          accept: [201, 204],
+          once: true,
+        });
+        return;
+      } catch (error) {
+        const refused = error instanceof RefusedError;
+        if (refused && error.status !== 409) throw error;
+        const now = await standing();
+        if (now.complete && last && now.offset === end) return;
+        if (now.complete || now.offset < part.offset || now.offset > end) throw error;
+        stalls = now.offset > at ? 0 : stalls + 1;
+        if (stalls >= MOST_STALLS) throw error;
+        if (stalls > 0) await sleep(50 * 2 ** stalls);
+        at = now.offset;
+        if (at === end && !last) return;
+      }
+    }
+  };
+
+  const hand = async (last: boolean): Promise<void> => {
+    await sending;
+    const buffer = filling;
+    const part = { bytes: buffer.subarray(0, filled), offset };
+    offset += filled;
+    filled = 0;
+    sending = send(part, last).then(() => void buffers.push(buffer));
+    // Awaited by the next call; until then its failure is nobody's.
+    sending.catch(() => undefined);
+    if (last) await sending;
+    else filling = buffers.pop() ?? new Uint8Array(PART_BYTES);
+  };
+
+  const checkWriting = (): void => {
+    if (ended) throw new CheckpointError(`${what}: it was closed or aborted`);
+  };
+
+  return {
+    async write(bytes: Uint8Array): Promise<void> {
+      checkWriting();
+      for (let at = 0; at < bytes.length; ) {
+        const count = Math.min(bytes.length - at, filling.length - filled);
+        filling.set(bytes.subarray(at, at + count), filled);
+        at += count;
+        filled += count;
+        if (filled === filling.length) await hand(false);
+      }
+    },
+    async close(): Promise<void> {
+      checkWriting();
+      await hand(true);
+      ended = true;
+      buffers = [];
+    },
+    async abort(): Promise<void> {
+      if (ended) return;
+      ended = true;
+      await sending.catch(() => undefined);
+      await client(what, { method: "DELETE", url: upload, accept: [204, 404, 409, 410] });
+    },
+  };
+}
+
+/** The resource that an answer names. @throws CheckpointError when it lies with another host. */
+export function locationOf(headers: Headers, base: string, what: string): string {
+  const url = URL.parse(headers.get("location") ?? "", base);
+  if (url === null || url.origin !== new URL(base).origin) {
+    throw new CheckpointError(`${what}: the service names a resource of another host`);
+  }
+  return url.href;
+}

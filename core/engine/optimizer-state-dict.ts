@@ -1,0 +1,201 @@
+/**
+ * State dicts of optimizers, keyed by the model's names, as `get_optimizer_state_dict` and `set_optimizer_state_dict` of
+ * `torch.distributed.checkpoint.state_dict`: they fit however the model is cut.
+ *
+ * @module
+ */
+import type { StateTensor, Value } from "../contracts/checkpointer.ts";
+import { CheckpointError } from "../contracts/errors.ts";
+import type { AnyModule } from "../nn/module.ts";
+import type { Parameter } from "../nn/parameter.ts";
+import type { Optimizer } from "../optim/optimizer.ts";
+import { gatherLike } from "./full-tensor.ts";
+import { broadcastValue, groupsOf, isFirst, type RankGroups } from "./rank-groups.ts";
+import { cutLike, placeOf } from "./sharded-state.ts";
+import {
+  type GetStateDictOptions,
+  type HostTensor,
+  loadFull,
+  loadSharded,
+  type SetStateDictOptions,
+} from "./state-dict.ts";
+
+/** What an optimizer remembers of one parameter. */
+export interface OptimizerParameterState<T> {
+  /** Updates so far. */
+  readonly step: number;
+  /** By PyTorch's names: `exp_avg`, ... */
+  readonly tensors: Readonly<Record<string, T>>;
+}
+
+/** An optimizer's state. */
+export interface OptimizerStateDict<T> {
+  /** By the parameter's name in the model. */
+  readonly state: Readonly<Record<string, OptimizerParameterState<T>>>;
+  readonly paramGroups: readonly {
+    readonly values: Readonly<Record<string, Value>>;
+    readonly params: readonly string[];
+  }[];
+}
+
+/** State tensors as the boxes that lie on this rank, live. */
+export type ShardedOptimizerStateDict = OptimizerStateDict<StateTensor>;
+/** Whole state tensors, copied to host memory. */
+export type FullOptimizerStateDict = OptimizerStateDict<HostTensor>;
+
+/**
+ * An optimizer's state: the boxes that lie here, without communication; or, with `fullStateDict`, whole tensors, gathered
+ * one after the other. Parameters that were never updated have none.
+ */
+export async function getOptimizerStateDict(
+  model: AnyModule,
+  optimizer: Optimizer,
+  options: GetStateDictOptions & { readonly fullStateDict: true },
+): Promise<FullOptimizerStateDict>;
+export async function getOptimizerStateDict(
+  model: AnyModule,
+  optimizer: Optimizer,
+  options?: GetStateDictOptions & { readonly fullStateDict?: false },
+): Promise<ShardedOptimizerStateDict>;
+export async function getOptimizerStateDict(
+  model: AnyModule,
+  optimizer: Optimizer,
+  options: GetStateDictOptions = {},
+): Promise<FullOptimizerStateDict | ShardedOptimizerStateDict> {
+  const groups = groupsOf(model);
+  const full = options.fullStateDict === true;
+  const wanted = !full || options.cpuOffload !== true || isFirst(groups);
+  const place = placeOf(groups);
+  const state: Record<string, OptimizerParameterState<HostTensor | StateTensor>> = {};
+  for (const [name, parameter] of model.namedParameters()) {
+    const held = optimizer.state(parameter);
+    if (held === undefined) continue;
+    const tensors: Record<string, HostTensor | StateTensor> = {};
+    for (const { key, tensor } of held.tensors) {
+      const { dtype } = tensor;
+      if (!full) tensors[key] = cutLike(`${name}.${key}`, parameter, tensor, place);
+      else {
+        const data = await gatherLike(parameter, tensor, wanted);
+        if (data !== undefined) tensors[key] = { dtype, shape: parameter.shape, data };
+      }
+    }
+    if (wanted) state[name] = { step: held.step, tensors };
+  }
+  const paramGroups = wanted ? groupsByName(model, optimizer) : [];
+  return { state, paramGroups } as FullOptimizerStateDict | ShardedOptimizerStateDict;
+}
+
+/** What of a whole dict every rank must know. */
+interface Head {
+  readonly steps: Readonly<Record<string, number>>;
+  readonly paramGroups: FullOptimizerStateDict["paramGroups"];
+}
+
+/**
+ * Gives an optimizer other state: tensors, step counts and its groups' values.
+ *
+ * @throws CheckpointError for names, tensors or groups that do not fit; with whole tensors nothing is changed then, and
+ *   every rank throws.
+ */
+export async function setOptimizerStateDict(
+  model: AnyModule,
+  optimizer: Optimizer,
+  dict: FullOptimizerStateDict | ShardedOptimizerStateDict,
+  options: SetStateDictOptions = {},
+): Promise<void> {
+  optimizer.initState();
+  const groups = groupsOf(model);
+  const sent = options.fullStateDict === true && options.broadcastFromRank0 === true;
+  const head = await headOf(dict, sent, groups);
+  const values = valuesByGroup(model, optimizer, head.paramGroups);
+  const named = [...model.namedParameters()];
+  const held = named.flatMap(([name, parameter]) => {
+    const state = optimizer.state(parameter);
+    // What was never updated when it was saved begins anew.
+    return state === undefined || head.steps[name] === undefined ? [] : [{ name, parameter, state }];
+  });
+  const unknown = Object.keys(head.steps).find((name) => !held.some((each) => each.name === name));
+  if (unknown !== undefined && options.strict !== false) {
+    throw new CheckpointError(
+      `Loading an optimizer's state failed: "${unknown}" is not among the parameters that it updates`,
+    );
+  }
+  if (options.fullStateDict === true) {
+    const tensors = tensorsByName(dict as FullOptimizerStateDict);
+    const known = new Set(held.map(({ name }) => name));
+    const targets = held.flatMap(({ name, parameter, state }) =>
+      state.tensors.map(({ key, tensor }) => ({ name: `${name}.${key}`, parameter, values: tensor })),
+    );
+    const names = [...tensors].filter(([, { owner }]) => known.has(owner)).map(([name]) => name);
+    const find = (name: string): HostTensor | undefined => tensors.get(name)?.tensor;
+    await loadFull(
+      { what: "an optimizer's state", targets, aliases: new Set(), names, find, groups },
+      options,
+    );
+  } else {
+    const sharded = dict as ShardedOptimizerStateDict;
+    for (const { name, parameter, state } of held) {
+      for (const { key, tensor } of state.tensors) {
+        const source = sharded.state[name]!.tensors[key];
+        if (source === undefined) {
+          throw new CheckpointError(`Loading an optimizer's state failed: "${name}.${key}" is missing`);
+        }
+        const target = cutLike(`${name}.${key}`, parameter, tensor, placeOf(groups));
+        await loadSharded("an optimizer's state", target, source);
+      }
+    }
+  }
+  for (const { name, state } of held) state.step = head.steps[name]!;
+  optimizer.loadGroupValues(values);
+}
+
+function headOf(
+  dict: FullOptimizerStateDict | ShardedOptimizerStateDict,
+  sent: boolean,
+  groups: RankGroups | undefined,
+): Promise<Head> {
+  const steps: Record<string, number> = {};
+  for (const [name, { step }] of Object.entries(dict.state)) steps[name] = step;
+  const own = { steps, paramGroups: dict.paramGroups };
+  return sent ? broadcastValue(groups, own) : Promise.resolve(own);
+}
+
+function tensorsByName({
+  state,
+}: FullOptimizerStateDict): ReadonlyMap<string, { readonly owner: string; readonly tensor: HostTensor }> {
+  return new Map(
+    Object.entries(state).flatMap(([owner, { tensors }]) =>
+      Object.entries(tensors).map(([key, tensor]) => [`${owner}.${key}`, { owner, tensor }] as const),
+    ),
+  );
+}
+
+function groupsByName(model: AnyModule, optimizer: Optimizer): OptimizerStateDict<never>["paramGroups"] {
+  const names = namesOf(model);
+  const values = optimizer.groupValues();
+  return optimizer.groups.map(({ params }, i) => ({
+    values: values[i]!,
+    params: params.flatMap((parameter) => names.get(parameter) ?? []),
+  }));
+}
+
+/** For each of the optimizer's groups the values of the saved one that has its parameters. */
+function valuesByGroup(
+  model: AnyModule,
+  optimizer: Optimizer,
+  saved: OptimizerStateDict<never>["paramGroups"],
+): readonly Readonly<Record<string, Value>>[] {
+  return groupsByName(model, optimizer).map(({ params }, i) => {
+    const [first] = params;
+    const group = saved.find((each) => first !== undefined && each.params.includes(first));
+    const outside = params.find((name) => group?.params.includes(name) !== true);
+    if (group !== undefined && outside === undefined) return group.values;
+    throw new CheckpointError(
+      `Loading an optimizer's state failed: group ${i} has "${outside ?? first}", and no saved group has all of its parameters`,
+    );
+  });
+}
+
+function namesOf(model: AnyModule): ReadonlyMap<Parameter, string> {
+  return new Map([...model.namedParameters()].map(([name, parameter]) => [parameter, name]));
+}
