@@ -20,7 +20,12 @@ import { envPlugin } from "./core/runtime/env-command.ts";
 import { type LaunchScriptOptions, launchPlugin, launchScript } from "./core/runtime/launch.ts";
 import { programRunner } from "./core/runtime/rank-program.ts";
 import { createRegistry, usePlugins } from "./core/runtime/registry.ts";
-import { acceleratePlugin } from "./plugins/accelerate/mod.ts";
+import {
+  type Accelerator as AcceleratorInstance,
+  type AcceleratorOptions,
+  acceleratePlugin,
+  createAccelerator,
+} from "./plugins/accelerate/mod.ts";
 import { float8Plugin } from "./plugins/float8/mod.ts";
 import { fsdp1Plugin } from "./plugins/fsdp1/mod.ts";
 import { fsdp2Plugin } from "./plugins/fsdp2/mod.ts";
@@ -28,6 +33,7 @@ import { trainPlugin } from "./plugins/train/mod.ts";
 import { transformersPlugin } from "./plugins/transformers/mod.ts";
 
 export { localCollectives, singleCollective } from "./backends/collectives/mod.ts";
+export { type NativeCheckpointerOptions, nativeCheckpointer } from "./checkpoint/checkpointer.ts";
 export {
   type CheckpointAppOptions,
   type ClientOptions,
@@ -39,6 +45,8 @@ export {
   type ServiceLimits,
   type TokenRecord,
 } from "./checkpoint/mod.ts";
+export { directoryStore } from "./checkpoint/stores/directory.ts";
+export { memoryStore } from "./checkpoint/stores/memory.ts";
 export type * from "./core/contracts/backend.ts";
 export type * from "./core/contracts/checkpointer.ts";
 export type * from "./core/contracts/collective.ts";
@@ -118,8 +126,23 @@ export { Device, type DeviceOptions, type TensorOptions } from "./core/tensor/de
 export * as ops from "./core/tensor/ops/mod.ts";
 export { Tensor } from "./core/tensor/tensor.ts";
 export {
+  type AcceleratedOptimizer,
+  type AcceleratedScheduler,
+  type AcceleratorOptions,
+  type Checkpointable,
+  type Collate,
+  type Collated,
+  DataLoader,
+  type DataLoaderOptions,
+  type Dataset,
+  defaultCollate,
   FullyShardedDataParallelPlugin,
   type FullyShardedDataParallelPluginOptions,
+  type LoggedValue,
+  type Preparable,
+  type Prepared,
+  type PreparedDataLoader,
+  type Tracker,
 } from "./plugins/accelerate/mod.ts";
 export {
   convertToFloat8Training,
@@ -186,6 +209,20 @@ usePlugins(registry, [
 export function launch(module: string, options: LaunchScriptOptions = {}): Promise<readonly unknown[]> {
   return launchScript(registry, module, options);
 }
+
+/** A rank's part in a training run. */
+export type Accelerator = AcceleratorInstance;
+
+/** Makes accelerators: in every rank of a launched script, or in one that runs alone. */
+export const Accelerator: {
+  /**
+   * @throws ConfigError for options that are not allowed. @throws PluginError for an unknown backend.
+   *
+   * @example
+   * await using accelerator = await Accelerator.create({ gradientAccumulationSteps: 4 });
+   */
+  create(options?: AcceleratorOptions): Promise<Accelerator>;
+} = Object.freeze({ create: (options?: AcceleratorOptions) => createAccelerator(registry, options) });
 
 /** What every rank runs: a registered program by name. Ranks import this module afresh to find it. */
 export const runProgram: RankFunction = programRunner(registry);

@@ -52,7 +52,7 @@ export interface TrainOptions {
   readonly beforeStep?: (model: Stack, step: number) => void;
 }
 
-/** Trains, and returns what every rank must agree on. */
+/** Trains on a device that holds nothing else, and returns what every rank must agree on. Nothing stays behind. */
 export async function trainStack(rank: TestRank, options: TrainOptions = {}): Promise<Trained> {
   const model = smallStack(options.layers);
   await options.shard?.(model);
@@ -74,6 +74,8 @@ export async function trainStack(rank: TestRank, options: TrainOptions = {}): Pr
     weights[name] = Array.from((await gatherParameter(parameter)) as Float32Array);
   }
   optimizer.dispose();
+  model.dispose();
+  expect(rank.device.backend.memory.report().currentTotal).toBe(0);
   return { losses, norms, weights };
 }
 

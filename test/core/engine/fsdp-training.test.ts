@@ -338,7 +338,7 @@ describe("memory of a step", () => {
       const unsharded = model.parameters().reduce((sum, parameter) => sum + parameter.byteLength * 4, 0);
       // The head has a single row and a bias of one: all of their shards lie on rank 0, padded elsewhere.
       const padding = unitsBelow(model).reduce(
-        (sum, unit) => sum + 4 * 4 * (unit.shard.shardNumel - unit.numel / worldSize),
+        (sum, unit) => sum + 4 * 4 * (unit.shardNumel - unit.numel / worldSize),
         0,
       );
       const bound = unsharded / worldSize + padding + 2 * (sizes[0]! + sizes[1]!);

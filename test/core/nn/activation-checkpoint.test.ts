@@ -135,6 +135,18 @@ describe("checkpoint", () => {
     });
   });
 
+  test("may be walked twice when the tape is kept", async () => {
+    await runRanks(1, async ({ device }) => {
+      const model = await checkpoint(new Linear(2, 1)).to(device);
+      await device.scope(async () => {
+        const out = ops.sum(await model.call(device.tensor([[1, 2]])));
+        await out.backward({ retainGraph: true });
+        await out.backward();
+      });
+      expect(await model.weight.grad!.data()).toEqual(Float32Array.of(2, 4));
+    });
+  });
+
   test("refuses a module that is checkpointed already", () => {
     const model = checkpoint(new Linear(1, 1));
     expect(() => checkpoint(model)).toThrow(StateError);

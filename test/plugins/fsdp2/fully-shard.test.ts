@@ -16,7 +16,7 @@ describe("fullyShard", () => {
     await runRanks(2, async ({ mesh }) => {
       const model = new Stack(sizes);
       const names = [...model.namedParameters()].map(([name]) => name);
-      for (const block of model.blocks) expect(fullyShard(block, { mesh })).toBe(block);
+      for (const block of model.blocks) expect<unknown>(fullyShard(block, { mesh })).toBe(block);
       fullyShard(model, { mesh });
       expect([...model.namedParameters()].map(([name]) => name)).toEqual(names);
       expect(model.constructor.name).toBe("Stack");
@@ -82,19 +82,13 @@ describe("fullyShard", () => {
     });
   });
 
-  test("refuses a scalar parameter and parameters of two dtypes in one unit", async () => {
+  test("refuses a scalar parameter", async () => {
     class Scalar extends Module<[], void> {
       readonly scale: Parameter = new Parameter([], constant(1));
       override forward(): void {}
     }
-    class Mixed extends Module<[], void> {
-      readonly a: Parameter = new Parameter([2], constant(1));
-      readonly b: Parameter = new Parameter([2], constant(1), { dtype: "float64" });
-      override forward(): void {}
-    }
     await runRanks(1, async ({ mesh }) => {
       expect(() => fullyShard(new Scalar(), { mesh })).toThrow(ShapeError);
-      expect(() => fullyShard(new Mixed(), { mesh })).toThrow(/"b" is float64/);
     });
   });
 

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { ShapeError } from "../../../core/contracts/errors.ts";
 import { planMoves } from "../../../core/engine/moves.ts";
-import { dim0Shard } from "../../../plugins/fsdp2/dim0-shard.ts";
+import { dim0Shard } from "../../../plugins/fsdp2/dim-shard.ts";
 
 const spec = (name: string, shape: readonly number[]) => ({ name, shape, dtype: "float32" as const });
 
