@@ -72,9 +72,11 @@ export class Schedule implements BackwardListener {
       return;
     }
     unit.enteredModule(module);
-    await unit.unshard();
+    unit.startUnshard();
     if (!this.#begun.includes(unit)) this.#begun.push(unit);
+    // Behind this unit's own, and before waiting for that: what follows is then on its way as early as can be.
     for (const next of unit.forwardPrefetchUnits ?? this.#nextInForward(unit)) next.startUnshard();
+    await unit.unshard();
   }
 
   /** A module's forward ended: unless others of its unit are still to come, that unit's is over. */
