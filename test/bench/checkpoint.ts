@@ -23,7 +23,7 @@ const rates: string[][] = [];
 const costs: string[][] = [];
 try {
   for (const worldSize of [1, 2, 4]) {
-    const args: CheckpointBenchArgs = { folder: join(folder, String(worldSize)), bytes, rounds: 6 };
+    const args: CheckpointBenchArgs = { folder: join(folder, String(worldSize)), bytes, rounds: 10 };
     await mkdir(args.folder);
     const job = threadsTransport.launch({ module, export: "timeCheckpoints", args }, { worldSize });
     const times = (await job.results) as readonly CheckpointTimes[];

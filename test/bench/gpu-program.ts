@@ -1,7 +1,17 @@
 /** What each rank of the GPU benchmark does: GPT-2 124M under FSDP2, timed as a user sees it. */
 import type { WebgpuBackend } from "../../backends/webgpu/backend.ts";
 import { modulesToWrap, transformerWrap } from "../../core/engine/wrap-policy.ts";
-import { clipGradNorm, fullyShard, MODEL, optim, type Rank, registry } from "../../mod.ts";
+import type { AnyModule } from "../../core/nn/module.ts";
+import {
+  clipGradNorm,
+  type FSDPModule,
+  fullyShard,
+  type MixedPrecisionPolicy,
+  MODEL,
+  optim,
+  type Rank,
+  registry,
+} from "../../mod.ts";
 
 /** Arguments of the program. */
 export interface GpuBenchArgs {
@@ -10,8 +20,8 @@ export interface GpuBenchArgs {
   readonly seqLen: number;
   readonly warmup: number;
   readonly steps: number;
-  /** Gathered, computed and reduced in float16, with loss scaling. */
-  readonly half: boolean;
+  /** `f16`: gathered, computed and reduced in float16, with loss scaling. `f16 reduce`: only reduced in it. */
+  readonly mode: "f32" | "f16 reduce" | "f16";
   /** Free gathered parameters after forward; the default rule when left out. */
   readonly reshardAfterForward?: boolean;
 }
@@ -29,18 +39,38 @@ export interface GpuBenchResult {
   readonly families: readonly { readonly family: string; readonly milliseconds: number }[];
 }
 
+/**
+ * Transfers through host memory take long beside a unit's computing: gather far ahead, and let several reductions run. What
+ * stays gathered after forward may as well be asked for at once.
+ */
+function overlap(root: FSDPModule, units: readonly (AnyModule & FSDPModule)[], kept: boolean): void {
+  const ahead = kept ? units.length : 3;
+  root.setModulesToForwardPrefetch(units.slice(0, ahead));
+  for (const [i, unit] of units.entries()) {
+    if (!kept) unit.setModulesToForwardPrefetch(units.slice(i + 1, i + 1 + ahead));
+    unit.setModulesToBackwardPrefetch(units.slice(Math.max(0, i - ahead), i).toReversed());
+  }
+  root.setReduceScatterMaxInputBuffers(kept ? units.length : ahead);
+}
+
 /** Trains on random tokens. */
 export async function main(rank: Rank, raw: unknown): Promise<GpuBenchResult> {
-  const { preset, batch, seqLen, warmup, steps, half, reshardAfterForward } = raw as GpuBenchArgs;
+  const { preset, batch, seqLen, warmup, steps, mode, reshardAfterForward } = raw as GpuBenchArgs;
+  const half = mode === "f16";
   const { device, mesh } = rank;
   const family = registry.get(MODEL, "gpt2");
   const noDropout = { embd_pdrop: 0, resid_pdrop: 0, attn_pdrop: 0 };
   const { module, blockClasses, vocabSize } = family.create({ ...family.presets[preset], ...noDropout });
-  const mpPolicy = half ? ({ paramDtype: "float16", reduceDtype: "float16" } as const) : undefined;
-  const options = { mesh, mpPolicy, reshardAfterForward, forwardPrefetch: rank.worldSize > 1 };
-  for (const block of modulesToWrap(module, transformerWrap(module, blockClasses)))
-    fullyShard(block, options);
-  await fullyShard(module, options).to(device);
+  const mpPolicy: MixedPrecisionPolicy = {
+    ...(half ? { paramDtype: "float16" } : {}),
+    ...(mode === "f32" ? {} : { reduceDtype: "float16" }),
+  };
+  const options = { mesh, mpPolicy, reshardAfterForward };
+  const blocks = modulesToWrap(module, transformerWrap(module, blockClasses)).toReversed();
+  const units = blocks.map((block) => fullyShard(block, options));
+  const root = fullyShard(module, options);
+  if (rank.worldSize > 1) overlap(root, units, reshardAfterForward === false);
+  await root.to(device);
   const optimizer = new optim.AdamW(module.parameters(), { lr: 1e-4 });
   const scaler = half ? new optim.GradScaler() : undefined;
   const ids = Int32Array.from({ length: batch * seqLen }, (_, i) => (i * 7919 + rank.rank * 31) % vocabSize);

@@ -8,33 +8,39 @@ import { textTable } from "../../core/runtime/text-table.ts";
 import { launch } from "../../mod.ts";
 import type { GpuBenchArgs, GpuBenchResult } from "./gpu-program.ts";
 
-const args: GpuBenchArgs = { preset: "gpt2", batch: 8, seqLen: 1024, warmup: 3, steps: 10, half: false };
+const args: GpuBenchArgs = { preset: "gpt2", batch: 8, seqLen: 1024, warmup: 3, steps: 10, mode: "f32" };
 const program = new URL("gpu-program.ts", import.meta.url).href;
 const worlds = process.argv.length > 2 ? process.argv.slice(2).map(Number) : [1];
 const rows: string[][] = [];
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
-for (const half of [false, true]) {
+/** Tokens per second of one GPU, by mode. */
+const alone = new Map<string, number>();
+
+for (const mode of ["f32", "f16 reduce", "f16"] as const) {
   for (const worldSize of worlds) {
-    // Over two GPUs parameters stay gathered until their backward: transfers cost more than memory there.
+    if (mode === "f16 reduce" && worldSize === 1) continue;
+    // Over several GPUs parameters stay gathered until their backward: transfers cost more than memory there.
     const keep = worldSize > 1 ? { reshardAfterForward: false } : {};
-    const name = `ours ${half ? "f16" : "f32"}${worldSize > 1 ? ", not resharded after forward" : ""}`;
+    const name = `ours ${mode}${worldSize > 1 ? ", not resharded after forward" : ""}`;
     try {
       const results = (await launch(program, {
         worldSize,
         backend: "webgpu",
-        args: { ...args, ...keep, half },
+        args: { ...args, ...keep, mode },
       })) as GpuBenchResult[];
       const [first] = results as [GpuBenchResult];
       // A step is as long as its slowest rank's.
       const step = median(first.steps.map((_, i) => Math.max(...results.map((result) => result.steps[i]!))));
       const tokens = (worldSize * args.batch * args.seqLen * 1000) / step;
+      if (worldSize === 1) alone.set(mode, tokens);
+      const one = alone.get(mode === "f16" ? "f16" : "f32");
       const equal = new Set(first.peaks).size === 1 ? "equal" : "differ";
       rows.push([
         name,
         String(worldSize),
         step.toFixed(1),
-        tokens.toFixed(0),
+        `${tokens.toFixed(0)}${one === undefined || worldSize === 1 ? "" : ` (${(tokens / one).toFixed(2)}x)`}`,
         `${(first.peakBytes / 2 ** 30).toFixed(2)} GiB, peaks ${equal}`,
         `${first.losses[0]!.toFixed(3)} -> ${first.losses.at(-1)!.toFixed(3)}`,
       ]);
@@ -51,10 +57,10 @@ console.log(
 console.log(
   "\nshare of a step's device time by kernel family, one GPU, in an own run (timing slows a step down):",
 );
-for (const half of [false, true]) {
+for (const mode of ["f32", "f16"] as const) {
   try {
     const backendSettings = { profile: "on" };
-    const profiled = { ...args, half, steps: 3 };
+    const profiled: GpuBenchArgs = { ...args, mode, steps: 3 };
     const [result] = (await launch(program, {
       backend: "webgpu",
       backendSettings,
@@ -65,9 +71,9 @@ for (const half of [false, true]) {
     const shares = families
       .slice(0, 8)
       .map(({ family, milliseconds }) => `${family} ${((100 * milliseconds) / total).toFixed(0)} %`);
-    console.log(`  ${half ? "f16" : "f32"}: ${total.toFixed(1)} ms: ${shares.join(", ")}`);
+    console.log(`  ${mode}: ${total.toFixed(1)} ms: ${shares.join(", ")}`);
   } catch (error) {
-    console.log(`  ${half ? "f16" : "f32"}: ${(error as Error).message}`);
+    console.log(`  ${mode}: ${(error as Error).message}`);
   }
 }
 const script = new URL("torch-fsdp2.py", import.meta.url).pathname;
