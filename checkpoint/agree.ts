@@ -76,7 +76,7 @@ export async function onFirstRank(
 }
 
 /** Waits until all have ended, so that nothing is under way when a failure is met. @throws the first one's. */
-export async function allEnded(tasks: readonly Promise<unknown>[]): Promise<void> {
+export async function allEnded(tasks: readonly unknown[]): Promise<void> {
   for (const result of await Promise.allSettled(tasks)) if (result.status === "rejected") throw result.reason;
 }
 

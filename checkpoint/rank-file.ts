@@ -14,6 +14,7 @@ import type {
   StoreTransaction,
   StoreWriter,
 } from "../core/contracts/checkpointer.ts";
+import { allEnded } from "./agree.ts";
 import { isWhole } from "./boxes.ts";
 import { BLOCK_BYTES, type FileDigest } from "./digest.ts";
 import {
@@ -149,7 +150,7 @@ async function streamFile(
 ): Promise<FileDigest> {
   const append = async (bytes: Uint8Array): Promise<void> => {
     // Hashed while the system writes.
-    await Promise.all([writer?.write(bytes), hasher.update(bytes)]);
+    await allEnded([writer?.write(bytes), hasher.update(bytes)]);
   };
   await append(layout.header);
   for await (const bytes of pieceBytes(layout.tensors.map(({ tensor }) => tensor))) await append(bytes);

@@ -59,7 +59,7 @@ export interface BodyBounds {
 
 /**
  * The bytes of a body, gathered to pieces of about `pieceBytes`. When it breaks off, what came before is yielded first.
- * A piece is valid until the next one is asked for.
+ * A piece is valid until the one after the next is asked for, so that it can be written while more is read.
  *
  * @throws Problem when it is longer than the limit or stalls; or what `read` rejects with.
  */
@@ -68,7 +68,8 @@ export async function* readBody(
   { limit, idleSeconds }: BodyBounds,
   pieceBytes: number,
 ): AsyncGenerator<Uint8Array> {
-  const piece = new Uint8Array(pieceBytes);
+  let piece = new Uint8Array(pieceBytes);
+  let other = new Uint8Array(pieceBytes);
   let filled = 0;
   let total = 0;
   let failure: { readonly error: unknown } | undefined;
@@ -91,6 +92,7 @@ export async function* readBody(
       filled += count;
       if (filled === piece.length) {
         yield piece;
+        [piece, other] = [other, piece];
         filled = 0;
       }
     }

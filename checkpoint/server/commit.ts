@@ -9,16 +9,13 @@ import { CheckpointError } from "../../core/contracts/errors.ts";
 import { encodeManifest } from "../manifest.ts";
 import { mergeParts } from "../merge-parts.ts";
 import { partFile } from "../rank-file.ts";
-import { errorCode, isMissing } from "../stores/directory-errors.ts";
+import { isMissing, isTaken } from "../stores/directory-errors.ts";
 import { syncDirectory } from "../stores/directory-files.ts";
 import { MANIFEST_FILE } from "../stores/names.ts";
 import { Problem } from "./problem.ts";
 import { proveFiles, unproven } from "./proof.ts";
 import { makeRoot, type Run } from "./run.ts";
 import type { Save, SaveFile } from "./save.ts";
-
-/** What a rename answers when something stands at its target. */
-const TAKEN: ReadonlySet<string | undefined> = new Set(["ENOTEMPTY", "EEXIST", "ENOTDIR", "EISDIR", "EPERM"]);
 
 /** What a commit needs to know. */
 export interface CommitOptions {
@@ -56,7 +53,7 @@ export async function commitSave(run: Run, save: Save, options: CommitOptions): 
   await makeRoot(run);
   // Of several committers one wins: a folder with files in it is never replaced by a rename.
   await rename(folder, join(run.root, save.begun.name)).catch((error: unknown) => {
-    throw TAKEN.has(errorCode(error))
+    throw isTaken(error)
       ? new Problem("already-committed", `there is a checkpoint ${save.begun.name} in run ${run.name}`)
       : error;
   });

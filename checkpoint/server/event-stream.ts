@@ -49,7 +49,6 @@ export function eventStream(events: Events, request: Request, count: OpenCount):
           unsubscribe();
           count.open--;
         };
-        request.signal.addEventListener("abort", () => end());
         send(": subscribed\n\n");
       },
       cancel: () => end(),

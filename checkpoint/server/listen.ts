@@ -31,6 +31,7 @@ interface BunRuntime {
     readonly maxRequestBodySize: number;
     readonly idleTimeout: number;
     readonly development: boolean;
+    readonly reusePort: boolean;
     readonly fetch: FetchHandler;
   }): { readonly port: number; stop(closeActiveConnections: boolean): Promise<void> };
 }
@@ -65,6 +66,8 @@ export async function listen(fetch: FetchHandler, { hostname, port }: ListenOpti
       const server = bun.serve({
         ...{ hostname, port, fetch, idleTimeout: IDLE_SECONDS, development: false },
         maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+        // Outside development Bun shares a taken port, and with it two services a directory.
+        reusePort: false,
       });
       return { url: `http://${host}:${server.port}`, close: () => server.stop(true) };
     }

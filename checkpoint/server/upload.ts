@@ -94,20 +94,18 @@ export class Upload {
     this.#writing = append.body;
     const begin = this.offset;
     const handle = await open(this.path, "r+");
+    let writing: Promise<void> = Promise.resolve();
     try {
       for await (const bytes of readBody(append.body, append, WRITE_BYTES)) {
-        const written = writeAt(handle, bytes, this.offset);
-        // Hashed while the system writes.
-        this.#hasher.update(bytes);
-        await written.catch((error: unknown) => {
-          this.#hasher = undefined;
-          throw error;
-        });
-        this.offset += bytes.length;
-        this.#flush(bytes.length);
+        await writing;
+        // Written while more is read: a sender that has to wait for the disk each time goes slow.
+        writing = this.#write(handle, bytes);
+        writing.catch(() => undefined);
       }
+      await writing;
       append.check?.();
     } catch (error) {
+      await writing.catch(() => undefined);
       if (error instanceof Problem && error.type === "content-digest") await this.#takeBack(begin);
       throw error;
     } finally {
@@ -125,6 +123,20 @@ export class Upload {
     const digest = this.#hasher.finish();
     this.#hasher = undefined;
     return digest;
+  }
+
+  async #write(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+    const written = writeAt(handle, bytes, this.offset);
+    // Hashed while the system writes.
+    this.#hasher?.update(bytes);
+    try {
+      await written;
+    } catch (error) {
+      this.#hasher = undefined;
+      throw error;
+    }
+    this.offset += bytes.length;
+    this.#flush(bytes.length);
   }
 
   /** Sets the disk to work on what was written while more arrives: what `finish` waits for is then short. */

@@ -6,14 +6,11 @@
 import { join } from "node:path";
 import type { StoreTransaction, StoreWriter } from "../../core/contracts/checkpointer.ts";
 import { CheckpointError } from "../../core/contracts/errors.ts";
-import { errorCode, isMissing, storeError } from "./directory-errors.ts";
+import { isMissing, isTaken, storeError } from "./directory-errors.ts";
 import { fileWriter, openFile, readFully, syncDirectory } from "./directory-files.ts";
 import type { FileSystem } from "./file-system.ts";
 import { dropOwner } from "./leftovers.ts";
 import { checkStoreName, MANIFEST_FILE } from "./names.ts";
-
-/** What a rename answers when something stands at its target. */
-const TAKEN: ReadonlySet<string | undefined> = new Set(["ENOTEMPTY", "EEXIST", "ENOTDIR", "EISDIR", "EPERM"]);
 
 /** Where a transaction takes place. */
 export interface TransactionPlace {
@@ -84,7 +81,7 @@ export function directoryTransaction({ fs, root, name, id, folder }: Transaction
         await syncDirectory(folder, fs);
         // Of several committers one wins: a folder with files in it is never replaced by a rename.
         await fs.rename(folder, join(root, name)).catch((error: unknown) => {
-          throw TAKEN.has(errorCode(error))
+          throw isTaken(error)
             ? new CheckpointError(`the name is taken in ${root}`, { cause: error })
             : error;
         });

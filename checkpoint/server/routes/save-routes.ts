@@ -43,8 +43,17 @@ function tagOf(save: Save): string {
 function describeSave(run: Run, save: Save): Readonly<Record<string, unknown>> {
   const { id, name, step, worldSize, commit, labels, createdAt, expiresAt } = save.begun;
   return {
-    ...{ id, run: run.name, checkpoint: name, step, worldSize, commit, state: save.state, labels },
-    ...{ createdAt, expiresAt, manifest: save.manifest },
+    id,
+    run: run.name,
+    checkpoint: name,
+    step,
+    worldSize,
+    commit,
+    state: save.state,
+    labels,
+    createdAt,
+    expiresAt,
+    manifest: save.manifest,
     files: [...save.files].map(([file, stored]) => ({ file, ...stored })),
     uploads: [...save.uploads.values()].map(({ spec, offset }) => ({
       id: spec.id,

@@ -233,7 +233,11 @@ export const uploadRoutes: readonly Route[] = [
         await append(service, upload, request, offset);
         const { file, length } = upload.spec;
         run.events.publish("upload-progress", {
-          ...{ save: save.begun.id, name: save.begun.name, file, offset: upload.offset, length },
+          save: save.begun.id,
+          name: save.begun.name,
+          file,
+          offset: upload.offset,
+          length,
         });
         if (!last) return empty(204, standing(upload.offset, length, false, service.limits));
         return stored(mount, run, await complete(run, save, upload, request), service.limits);

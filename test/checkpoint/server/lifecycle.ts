@@ -220,6 +220,20 @@ export function serviceLifecycle(name: string, start: () => Promise<RunningServi
       expect([...text.matchAll(/^id: (.*)$/gm)].map(([, id]) => Number(id))).toEqual([1, 2, 3, 4, 5]);
     });
 
+    test("subscribers that went away make room for others", async () => {
+      await beginSave(api, "room", { name: "a" });
+      for (let i = 0; i < 100; i++) {
+        const stream = await fetch(`${service.url}/v1/runs/room/events`);
+        // Sixty-four at once: those that were left may take a moment to be noticed.
+        if (stream.status === 429) await Bun.sleep(50);
+        else expect(stream.status).toBe(200);
+        await stream.body!.cancel();
+      }
+      const last = await fetch(`${service.url}/v1/runs/room/events`);
+      expect(last.status).toBe(200);
+      await last.body!.cancel();
+    });
+
     test("the service answers for its health and describes itself", async () => {
       expect((await api("GET", "/healthz")).json).toEqual({ status: "ok" });
       const { json } = await api("GET", "/v1/openapi.json");
