@@ -75,6 +75,8 @@ export async function openNativeSource({ store, name, location }: NativePlace): 
   const files = manifest.files.map((file) => ({ name: file.name, bytes: file.length }));
   const indices = new Map(files.map((file, i) => [file.name, i]));
   const reader = blockReader(store, name, manifest.files);
+  /** The end of the read that was asked for last. */
+  let last: Promise<void> = Promise.resolve();
   return {
     format: "native",
     location,
@@ -99,11 +101,16 @@ export async function openNativeSource({ store, name, location }: NativePlace): 
         throw new CheckpointError(`read of ${location}: no tensor ${JSON.stringify(name)}`);
       const [plan] = planLoad([tensor], [{ ...tensor, pieces: [box] }]);
       const bytes = roomFor(name, plan!.bytes);
-      for (const transfer of plan!.transfers) {
-        for (const batch of batches(transfer)) {
-          placeBatch(batch, await reader.read(transfer.file, batch.begin, batch.end), bytes);
+      // What the reader gives is good until it is asked again, and ranks that convert ask at the same time.
+      const turn = last.then(async () => {
+        for (const transfer of plan!.transfers) {
+          for (const batch of batches(transfer)) {
+            placeBatch(batch, await reader.read(transfer.file, batch.begin, batch.end), bytes);
+          }
         }
-      }
+      });
+      last = turn.catch(() => {});
+      await turn;
       return hostArray(tensor.dtype, bytes.buffer, 0, volume(box.sizes));
     },
     close: () => reader.close(),

@@ -34,6 +34,7 @@ const DEEP: Setup = {
     reshard,
     offload,
     { name: "reshard `true`, bf16", version: "fsdp2", precision: "bf16" },
+    { name: "reshard `true`, float8 gather", version: "fsdp2-float8" },
   ],
 };
 

@@ -45,7 +45,7 @@ export function partOf(tensor, chunk) {
     .map((d) => {
       const first = /** @type {number} */ (chunk.offsets[d]);
       const last = first + /** @type {number} */ (chunk.sizes[d]) - 1;
-      const what = d === 0 ? "row" : `dim ${d}`;
+      const what = d === 0 ? "row" : `dim ${d}:`;
       if (first === last) return `${what} ${first}`;
       return `${d === 0 ? "rows" : what} ${first} to ${last}`;
     })

@@ -32,7 +32,12 @@ export function shardMap({ tensors, files, worldSize }, signal) {
   let marked;
   const list = h("ul", { class: "tensors" });
   const rows = tensors.map((tensor) => tensorRow(tensor, ranks));
-  const byBar = new Map(rows.map((row) => [row.bar, row]));
+  const byElement = new Map(
+    rows.flatMap((row) => [
+      [/** @type {Element} */ (row.element), row],
+      [/** @type {Element} */ (row.bar), row],
+    ]),
+  );
   const mark = () => {
     for (const rect of list.querySelectorAll("rect")) {
       rect.classList.toggle("dim", marked !== undefined && rect.dataset.rank !== String(marked));
@@ -42,7 +47,7 @@ export function shardMap({ tensors, files, worldSize }, signal) {
     (entries) => {
       for (const { target, isIntersecting } of entries) {
         if (!isIntersecting) continue;
-        byBar.get(/** @type {HTMLDivElement} */ (target))?.draw();
+        byElement.get(target)?.draw();
         drawn.unobserve(target);
       }
       if (marked !== undefined) mark();
@@ -51,14 +56,14 @@ export function shardMap({ tensors, files, worldSize }, signal) {
   );
   // A number fits or does not, as the window gets wider or narrower.
   const resized = new ResizeObserver((entries) => {
-    for (const { target } of entries) byBar.get(/** @type {HTMLDivElement} */ (target))?.label();
+    for (const { target } of entries) byElement.get(target)?.label();
   });
   signal.addEventListener("abort", () => {
     drawn.disconnect();
     resized.disconnect();
   });
-  for (const { bar } of rows) {
-    drawn.observe(bar);
+  for (const { element, bar } of rows) {
+    drawn.observe(element);
     resized.observe(bar);
   }
 

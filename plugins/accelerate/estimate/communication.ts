@@ -6,8 +6,18 @@
  *
  * @module
  */
-import type { Call } from "./dry-run.ts";
 import type { World } from "./strategies.ts";
+
+/** A collective of a step. */
+export interface Call {
+  readonly kind: "allGather" | "reduceScatter" | "allReduce";
+  /** Which of the model's units: 0 is the first of `unitsBelow`. Absent when it is no unit's. */
+  readonly unit?: number;
+  /** Ranks that take part. */
+  readonly ranks: number;
+  /** Of one rank's slice; of the whole for `allReduce`. */
+  readonly bytes: number;
+}
 
 /** One way between two ranks. */
 export interface Link {

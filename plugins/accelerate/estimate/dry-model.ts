@@ -9,7 +9,9 @@ import { modulesToWrap, transformerWrap } from "../../../core/engine/wrap-policy
 import { checkpoint } from "../../../core/nn/activation-checkpoint.ts";
 import type { CausalLanguageModel } from "../../../core/runtime/model-family.ts";
 import { SHARDING } from "../../../core/runtime/sharding-version.ts";
+import { checkSettings } from "../../../core/runtime/version-settings.ts";
 import type { Device } from "../../../core/tensor/device.ts";
+import type { Call } from "./communication.ts";
 import { loneMesh } from "./lone-rank.ts";
 import { buildModel, type ModelChoice } from "./model-choice.ts";
 import { meshShape, type Precision, type Strategy, type World } from "./strategies.ts";
@@ -30,13 +32,20 @@ export interface DryModelInit {
 
 const DTYPES = { no: undefined, bf16: "bfloat16", fp16: "float16" } as const;
 
+/** What is around a model. */
+export interface DryModelPlace {
+  /** Keeps the shards of strategies that offload. */
+  readonly host: Device;
+  /** Told of collectives that are no unit's. */
+  readonly heard?: (call: Call) => void;
+}
+
 /**
  * Builds and shards a model, every block a unit and the rest the root's, as `train` does.
  *
- * @param host keeps the shards of strategies that offload.
  * @throws ConfigError when the version refuses the strategy.
  */
-export function dryModel(init: DryModelInit, host: Device): CausalLanguageModel {
+export function dryModel(init: DryModelInit, { host, heard }: DryModelPlace): CausalLanguageModel {
   const { registry, strategy, world } = init;
   const { shardingStrategy, reshardAfterForward: reshard } = strategy;
   const model = buildModel(registry, init.model);
@@ -46,13 +55,17 @@ export function dryModel(init: DryModelInit, host: Device): CausalLanguageModel 
   }
   const dtype = DTYPES[strategy.precision ?? init.precision ?? "no"];
   const neighbours = reshard === "node" ? world.ranksPerNode : undefined;
-  registry.get(SHARDING, strategy.version).shard(model.module, {
-    mesh: loneMesh(init.rank ?? 0, meshShape(strategy, world), neighbours),
+  const version = registry.get(SHARDING, strategy.version);
+  version.shard(model.module, {
+    mesh: loneMesh({ rank: init.rank ?? 0, shape: meshShape(strategy, world), neighbours, heard }),
     wrap,
     reshardAfterForward: reshard === "node" ? neighbours : reshard,
     precision: dtype === undefined ? undefined : { paramDtype: dtype, reduceDtype: dtype },
     offload: strategy.offload === true ? { device: host } : undefined,
-    settings: shardingStrategy === undefined ? {} : { shardingStrategy },
+    settings: {
+      ...checkSettings(strategy.version, version, {}),
+      ...(shardingStrategy === undefined ? {} : { shardingStrategy }),
+    },
   });
   // Nobody looks at values: what a parameter draws of them is empty.
   for (const parameter of model.module.parameters()) {

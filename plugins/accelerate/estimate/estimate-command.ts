@@ -23,8 +23,14 @@ const within = link("within a node; as between nodes when absent");
 /** Shows memory and communication of every strategy. */
 export const estimateCommand: CommandSpec = {
   summary: "shows memory and communication a rank for every strategy, before running one",
-  positionals: "MODEL",
+  positionals: "[MODEL]",
   options: {
+    model: {
+      type: "string",
+      aliases: ["config-model"],
+      placeholder: "MODEL",
+      description: "the same: a Hugging Face directory, a config.json or its text, or a preset",
+    },
     "world-size": {
       type: "integer",
       min: 1,
@@ -40,11 +46,24 @@ export const estimateCommand: CommandSpec = {
       default: 8,
       description: "ranks of one host: hybrid strategies cut within it, and replicate over hosts",
     },
-    "batch-size": { type: "integer", min: 1, max: 65_536, default: 8, description: "sequences a rank" },
+    "batch-size": {
+      type: "integer",
+      min: 1,
+      max: 65_536,
+      default: 8,
+      description: "sequences a rank and microbatch",
+    },
     "seq-len": {
       type: "integer",
       min: 1,
       description: "tokens a sequence; by default the model's longest",
+    },
+    "gradient-accumulation-steps": {
+      type: "integer",
+      min: 1,
+      max: 256,
+      default: 1,
+      description: "microbatches a step: all but the last leave gradients whole on each rank",
     },
     optimizer: { type: "string", choices: ["adamw", "sgd"], default: "adamw", description: "optimizer" },
     momentum: { type: "number", min: 0, max: 1, default: 0, description: "SGD's momentum" },
@@ -71,9 +90,10 @@ export const estimateCommand: CommandSpec = {
     "node-bandwidth": within.bandwidth,
   },
   run: async ({ registry, options, positionals, print }) => {
-    const [given, ...more] = positionals;
+    const named = typeof options.model === "string" ? [options.model] : [];
+    const [given, ...more] = [...positionals, ...named];
     if (given === undefined || more.length > 0) {
-      throw new ConfigError(`cannot estimate: ${positionals.length} models were given, give one`);
+      throw new ConfigError(`cannot estimate: ${positionals.length + named.length} models given, give one`);
     }
     const model = await chooseModel(registry, given);
     const { contextLength } = buildModel(registry, model);
@@ -85,6 +105,7 @@ export const estimateCommand: CommandSpec = {
         seqLen: number(options, "seq-len") ?? contextLength,
         optimizer: options.optimizer === "sgd" ? "sgd" : "adamw",
         momentum: count(options, "momentum"),
+        accumulation: count(options, "gradient-accumulation-steps"),
       },
       precision: options["mixed-precision"] as Precision,
       activationCheckpointing: options["activation-checkpointing"] === true,

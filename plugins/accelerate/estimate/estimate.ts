@@ -9,7 +9,14 @@ import { type Algorithm, bytesSent, type Network, stepTime } from "./communicati
 import { type DryRun, dryRun, type Workload } from "./dry-run.ts";
 import { buildModel, type ModelChoice } from "./model-choice.ts";
 import { callsInWorlds } from "./scaling.ts";
-import { allStrategies, applies, type Precision, type Strategy, type World } from "./strategies.ts";
+import {
+  allStrategies,
+  applies,
+  type Precision,
+  type Strategy,
+  smallestWorld,
+  type World,
+} from "./strategies.ts";
 import { type ZeroStage, zeroBytes } from "./zero.ts";
 
 /** What is asked. */
@@ -149,9 +156,8 @@ async function estimateOne(
   if (network === undefined) return one;
   const { ranksPerNode } = world;
   const worlds = SCALING_WORLDS.map((worldSize) => ({ worldSize, ranksPerNode }));
-  // The smallest world in which every strategy is one of its own.
-  const smallest = { ...init, world: { worldSize: 2 * ranksPerNode, ranksPerNode } };
-  const calls = await callsInWorlds(smallest, workload, worlds);
+  const smallest = smallestWorld(strategy, ranksPerNode);
+  const calls = await callsInWorlds({ ...init, world: smallest }, workload, worlds);
   const scaling = worlds.flatMap((other, i) => {
     const these = calls[i];
     return these === undefined ? [] : [{ worldSize: other.worldSize, ...times(these, other, network) }];

@@ -5,17 +5,42 @@
  * @module
  */
 import type { Collective, Work } from "../../../core/contracts/collective.ts";
+import type { HostArray } from "../../../core/contracts/dtype.ts";
 import { StateError } from "../../../core/contracts/errors.ts";
 import { type DeviceMesh, deviceMeshFromGroups } from "../../../core/runtime/device-mesh.ts";
+import type { Call } from "./communication.ts";
 
 const DONE: Work = Object.freeze({ wait: () => Promise.resolve() });
 
-/**
- * A rank's view of a group.
- *
- * @param part ranks of every group that `split` makes: those that the group would be cut into.
- */
-function loneRank(rank: number, size: number, part: number): Collective {
+/** A rank of a mesh that is otherwise empty. */
+export interface LoneRankInit {
+  readonly rank: number;
+  /** Ranks in one dim, or replicas by shards. */
+  readonly shape: readonly number[];
+  /** Ranks of every group that is split off: of a run that keeps gathered parameters, see `reshardAfterForward`. */
+  readonly neighbours?: number | undefined;
+  /** Told of collectives on host memory; those on a counting device have no memory, and tell of themselves by unit events. */
+  readonly heard?: ((call: Call) => void) | undefined;
+}
+
+/** The mesh that the rank sees. */
+export function loneMesh({ rank, shape, neighbours = 1, heard = () => {} }: LoneRankInit): DeviceMesh {
+  const shard = shape.at(-1)!;
+  const coordinates = shape.length === 1 ? [rank] : [Math.floor(rank / shard), rank % shard];
+  const options = { part: neighbours, heard };
+  return deviceMeshFromGroups(shape.map((extent, dim) => loneRank(coordinates[dim]!, extent, options)));
+}
+
+/** A rank's view of a group. */
+function loneRank(
+  rank: number,
+  size: number,
+  options: { readonly part: number; readonly heard: (call: Call) => void },
+): Collective {
+  const note = (kind: Call["kind"], { byteLength }: HostArray): Work => {
+    if (size > 1 && byteLength > 0) options.heard({ kind, ranks: size, bytes: byteLength });
+    return DONE;
+  };
   const refuse = (): never => {
     throw new StateError("A lone rank failed: it has no memory to share with ranks that do not exist");
   };
@@ -23,27 +48,15 @@ function loneRank(rank: number, size: number, part: number): Collective {
     name: "lone",
     rank,
     size,
-    allGather: () => DONE,
-    reduceScatter: () => DONE,
-    allReduce: () => DONE,
+    allGather: (_, input) => note("allGather", input),
+    reduceScatter: (output) => note("reduceScatter", output),
+    allReduce: (data) => note("allReduce", data),
     broadcast: () => DONE,
     barrier: () => DONE,
     share: refuse,
     window: refuse,
-    split: async (_, key) => loneRank(key, part, part),
+    split: async (_, key) => loneRank(key, options.part, options),
     abort: () => {},
     close: async () => {},
   };
-}
-
-/**
- * The mesh that one rank sees: all ranks in one dim, or replicas by shards in two.
- *
- * @param neighbours ranks of a run that keeps gathered parameters among them, see `reshardAfterForward`.
- */
-export function loneMesh(rank: number, shape: readonly number[], neighbours = 1): DeviceMesh {
-  const shard = shape.at(-1)!;
-  const coordinates = shape.length === 1 ? [rank] : [Math.floor(rank / shard), rank % shard];
-  const groups = shape.map((extent, dim) => loneRank(coordinates[dim]!, extent, neighbours));
-  return deviceMeshFromGroups(groups);
 }

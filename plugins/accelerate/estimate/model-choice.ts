@@ -22,9 +22,12 @@ export interface ModelChoice {
 /** Far more than any model's configuration has. */
 const MAX_BYTES = 2 ** 20;
 
-const Config = v.looseObject({ model_type: v.optional(v.string(), "gpt2") });
+const Config = v.pipe(
+  v.custom<object>((value) => !Array.isArray(value)),
+  v.looseObject({ model_type: v.optional(v.string(), "gpt2") }),
+);
 
-/** Finds a model by a preset's name or a path. @throws ConfigError for what is neither, or no configuration. */
+/** Finds a model by a preset's name, a path or the JSON itself. @throws ConfigError for what is neither, or no configuration. */
 export async function chooseModel(registry: Registry, given: string): Promise<ModelChoice> {
   for (const family of registry.names(MODEL)) {
     const { presets } = registry.get(MODEL, family);
@@ -43,6 +46,7 @@ export function buildModel(registry: Registry, { family, config }: ModelChoice):
 }
 
 async function configText(registry: Registry, given: string): Promise<string> {
+  if (given.trimStart().startsWith("{")) return given;
   try {
     const path = (await stat(given)).isDirectory() ? join(given, "config.json") : given;
     const { size } = await stat(path);
@@ -58,7 +62,7 @@ async function configText(registry: Registry, given: string): Promise<string> {
       .flatMap((family) => Object.keys(registry.get(MODEL, family).presets));
     throw refusal(
       given,
-      `it cannot be read (${code}), allowed are a directory with a config.json, such a file, ${quotedList(presets)}`,
+      `it cannot be read (${code}), allowed are a directory with a config.json, such a file or its text, ${quotedList(presets)}`,
     );
   }
 }
@@ -76,5 +80,6 @@ function names(registry: Registry): string {
 }
 
 function refusal(given: string, problem: string): ConfigError {
-  return new ConfigError(`cannot use model ${quoted(given)}: ${problem}`);
+  const shown = given.length > 100 ? `${given.slice(0, 100)}...` : given;
+  return new ConfigError(`cannot use model ${quoted(shown)}: ${problem}`);
 }

@@ -23,12 +23,12 @@ export function reportLines(estimate: Estimate): readonly string[] {
 }
 
 function subject({ family, parameters, world, workload, ...rest }: Estimate): readonly string[] {
-  const { batchSize, seqLen, optimizer } = workload;
+  const { batchSize, seqLen, optimizer, accumulation = 1 } = workload;
   const checkpointing = rest.activationCheckpointing ? ", activation checkpointing" : "";
   const precision = rest.precision === "no" ? "float32" : rest.precision;
   return [
     `${family}, ${formatCount(parameters)} parameters; ${world.worldSize} ranks, ${world.ranksPerNode} a node`,
-    `a rank's step: ${batchSize} x ${seqLen} tokens, ${optimizer}, ${precision}${checkpointing}`,
+    `a rank's step: ${accumulation > 1 ? `${accumulation} x ` : ""}${batchSize} x ${seqLen} tokens, ${optimizer}, ${precision}${checkpointing}`,
     "MiB of the rank that holds most. Shards are what lies cut between backward pass and update; peaks include what is gathered",
   ];
 }

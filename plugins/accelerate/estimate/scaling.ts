@@ -4,16 +4,18 @@
  *
  * @module
  */
-import { unitsBelow } from "../../../core/engine/sharded-modules.ts";
+import { unitsBelow } from "../../../core/engine/shard-module.ts";
 import { Device } from "../../../core/tensor/device.ts";
+import type { Call } from "./communication.ts";
 import { countingBackend } from "./counting-backend.ts";
 import { type DryModelInit, dryModel } from "./dry-model.ts";
-import { type Call, dryRun, type Workload } from "./dry-run.ts";
+import { dryRun, type Workload } from "./dry-run.ts";
 import { applies, meshShape, type World } from "./strategies.ts";
 
 /**
- * A step's collectives in each world; nothing where the strategy does not apply. Gathers are exact; of reductions under
- * FSDP1 the padding between parameters is counted too, which does not travel.
+ * A step's collectives in each world; nothing where the strategy does not apply. FSDP2's are exact, and FSDP1's gathers; of
+ * its reductions the padding between parameters is counted too, which does not travel. Versions that gather other bytes than
+ * they store are near.
  */
 export async function callsInWorlds(
   init: DryModelInit,
@@ -30,8 +32,8 @@ export async function callsInWorlds(
     const ranksFrom = meshShape(strategy, world).at(-1)!;
     const ranksTo = meshShape(strategy, other).at(-1)!;
     return calls.map((call) => {
-      const grown = to[call.unit]! / from[call.unit]!;
-      if (call.kind === "allReduce") {
+      const grown = call.unit === undefined ? 1 : to[call.unit]! / from[call.unit]!;
+      if (call.kind === "allReduce" && call.unit !== undefined) {
         const ranks = strategy.hybrid === true ? meshShape(strategy, other)[0]! : other.worldSize;
         return { ...call, ranks, bytes: call.bytes * grown };
       }
@@ -44,6 +46,6 @@ export async function callsInWorlds(
 
 /** Elements that a rank stores of every unit. */
 function shardNumels(init: DryModelInit): readonly number[] {
-  const model = dryModel(init, new Device(countingBackend()));
+  const model = dryModel(init, { host: new Device(countingBackend()) });
   return unitsBelow(model.module).map(({ shardNumel }) => shardNumel);
 }

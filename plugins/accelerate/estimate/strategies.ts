@@ -72,6 +72,12 @@ export function applies({ hybrid, reshardAfterForward }: Strategy, world: World)
   return ranksPerNode > 1 && ranksPerNode < worldSize && worldSize % ranksPerNode === 0;
 }
 
+/** The smallest world in which a strategy is one of its own and ranks have others to talk to. */
+export function smallestWorld(strategy: Strategy, ranksPerNode: number): World {
+  const pair = { worldSize: 2, ranksPerNode };
+  return applies(strategy, pair) ? pair : { worldSize: 2 * ranksPerNode, ranksPerNode };
+}
+
 /** `[ranks]`, or `[replicas, ranks that cut]`. */
 export function meshShape({ hybrid }: Strategy, { worldSize, ranksPerNode }: World): readonly number[] {
   return hybrid === true ? [worldSize / ranksPerNode, ranksPerNode] : [worldSize];

@@ -65,7 +65,7 @@ describe("convert", () => {
       const run = await trained(folder);
       const source = await contentOf(run);
       expect(source.rankValues).toEqual([{ rank: 0 }, { rank: 1 }, { rank: 2 }]);
-      for (const to of ["dcp", "safetensors"]) {
+      for (const to of ["dcp", "safetensors", "native"]) {
         const there = await convert(run, join(folder, to), to);
         expect(there.tensors).toEqual(source.tensors);
         const back = await convert(join(folder, to), join(folder, `${to}-back`), "native");

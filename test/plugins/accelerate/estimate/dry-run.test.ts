@@ -49,7 +49,7 @@ describe.each(MODELS)("a dry run of %s", (name) => {
     }
   }
 
-  test("counts activation checkpointing, mixed precision, and momentum too", async () => {
+  test("counts activation checkpointing, mixed precision, momentum, and microbatches too", async () => {
     const model = await chooseModel(registry, fixture(`${name}/model`));
     const strategy: Strategy = { name: "", version: "fsdp2" };
     const world = { worldSize: 2, ranksPerNode: 2 };
@@ -57,5 +57,10 @@ describe.each(MODELS)("a dry run of %s", (name) => {
     await expectMeasured({ ...init, activationCheckpointing: true });
     await expectMeasured({ ...init, precision: "fp16" });
     await expectMeasured({ ...init, workload: { ...WORKLOAD, optimizer: "sgd", momentum: 0.9 } });
+    const microbatches = { ...init, workload: { ...WORKLOAD, accumulation: 3 } };
+    await expectMeasured(microbatches);
+    await expectMeasured({ ...microbatches, precision: "bf16" });
+    const fsdp1: Strategy = { name: "", version: "fsdp1", shardingStrategy: "SHARD_GRAD_OP" };
+    await expectMeasured({ ...microbatches, strategy: fsdp1 });
   });
 });

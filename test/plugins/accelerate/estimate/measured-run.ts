@@ -6,7 +6,14 @@ import type { MemoryReport } from "../../../../core/contracts/memory.ts";
 import type { BackendFactory } from "../../../../core/contracts/plugin.ts";
 import type { ShardingConfig } from "../../../../core/runtime/run-config.ts";
 import { shardModel } from "../../../../core/runtime/shard-model.ts";
-import { Device, MODEL, optim, registry } from "../../../../mod.ts";
+import {
+  type CausalLanguageModel,
+  Device,
+  MODEL,
+  optim,
+  registry,
+  setRequiresGradientSync,
+} from "../../../../mod.ts";
 import type { Workload } from "../../../../plugins/accelerate/estimate/dry-run.ts";
 import type { ModelChoice } from "../../../../plugins/accelerate/estimate/model-choice.ts";
 import type { Precision, Strategy, World } from "../../../../plugins/accelerate/estimate/strategies.ts";
@@ -35,33 +42,26 @@ export interface MeasuredRun {
   readonly collectives: number;
 }
 
-const STEPS = 3;
+const STEPS = 2;
 const DTYPES = { no: undefined, bf16: "bfloat16", fp16: "float16" } as const;
 
+/** Compiled kernels, which every machine has. */
+const cpu: BackendFactory["create"] = (options) =>
+  cpuBackend.create({ ...options, settings: { matmul: "wasm" } });
+
 /** Runs all ranks in this event loop. */
-export async function measure(init: MeasuredInit, create?: BackendFactory["create"]): Promise<MeasuredRun[]> {
+export async function measure(
+  init: MeasuredInit,
+  create: BackendFactory["create"] = cpu,
+): Promise<MeasuredRun[]> {
   return await runRanks(init.world.worldSize, (rank) => measureRank(rank, init), create);
 }
 
 async function measureRank(rank: TestRank, init: MeasuredInit): Promise<MeasuredRun> {
-  const { strategy, workload } = init;
+  const { workload } = init;
   const { device } = rank;
   const traffic = { bytes: 0, calls: 0 };
-  const host =
-    strategy.offload === true
-      ? new Device(await cpuBackend.create({ settings: { matmul: "plain" } }), { seed: 7 })
-      : undefined;
-  const model = registry.get(MODEL, init.model.family).create(init.model.config);
-  const dtype = DTYPES[strategy.precision ?? init.precision ?? "no"];
-  await shardModel(registry, model.module, shardingConfig(init), {
-    collective: metered(rank.collective, traffic),
-    localWorldSize: init.world.ranksPerNode,
-    blockClasses: model.blockClasses,
-    rootModules: model.rootModules,
-    offload: host && { device: host },
-    precision: dtype && { paramDtype: dtype, reduceDtype: dtype },
-  });
-  await model.module.to(device);
+  const { model, host } = await trainedModel(rank, init, traffic);
   const parameters = model.module.parameters();
   const optimizer =
     workload.optimizer === "sgd"
@@ -71,7 +71,7 @@ async function measureRank(rank: TestRank, init: MeasuredInit): Promise<Measured
   const backends = host === undefined ? [device.backend] : [device.backend, host.backend];
   const reports: MemoryReport[][] = [];
   let afterBackward: MemoryReport[] = [];
-  const { batchSize, seqLen } = workload;
+  const { batchSize, seqLen, accumulation = 1 } = workload;
   const ids = Int32Array.from(
     { length: batchSize * seqLen },
     (_, i) => (i * 7 + rank.rank) % model.vocabSize,
@@ -79,12 +79,15 @@ async function measureRank(rank: TestRank, init: MeasuredInit): Promise<Measured
   for (let step = 0; step < STEPS; step++) {
     for (const { memory } of backends) memory.resetPeak();
     Object.assign(traffic, { bytes: 0, calls: 0 });
-    await device.scope(async () => {
-      const x = device.tensor(ids, { shape: [batchSize, seqLen] });
-      const y = device.tensor(ids, { shape: [batchSize, seqLen] });
-      const loss = await model.module.call(x, y);
-      await loss.backward({ gradient: device.full([], 1, { dtype: loss.dtype }) });
-    });
+    for (let micro = 1; micro <= accumulation; micro++) {
+      setRequiresGradientSync(model.module, micro === accumulation);
+      await device.scope(async () => {
+        const x = device.tensor(ids, { shape: [batchSize, seqLen] });
+        const y = device.tensor(ids, { shape: [batchSize, seqLen] });
+        const loss = await model.module.call(x, y);
+        await loss.backward({ gradient: device.full([], 1, { dtype: loss.dtype }) });
+      });
+    }
     afterBackward = backends.map(({ memory }) => memory.report());
     optimizer.step();
     optimizer.zeroGrad();
@@ -100,8 +103,37 @@ async function measureRank(rank: TestRank, init: MeasuredInit): Promise<Measured
   };
 }
 
+/** A model as training makes it, on the rank's device. The caller disposes the host's backend, if there is one. */
+export async function trainedModel(
+  { device, collective }: TestRank,
+  init: Omit<MeasuredInit, "workload">,
+  traffic: { bytes: number; calls: number } = { bytes: 0, calls: 0 },
+): Promise<{ readonly model: CausalLanguageModel; readonly host: Device | undefined }> {
+  const { strategy, world } = init;
+  const host =
+    strategy.offload === true
+      ? new Device(await cpuBackend.create({ settings: { matmul: "plain" } }), { seed: 7 })
+      : undefined;
+  const model = registry.get(MODEL, init.model.family).create(init.model.config);
+  const dtype = DTYPES[strategy.precision ?? init.precision ?? "no"];
+  await shardModel(registry, model.module, shardingConfig(init), {
+    collective: metered(collective, traffic),
+    localWorldSize: world.ranksPerNode,
+    blockClasses: model.blockClasses,
+    rootModules: model.rootModules,
+    offload: host && { device: host },
+    precision: dtype && { paramDtype: dtype, reduceDtype: dtype },
+  });
+  await model.module.to(device);
+  return { model, host };
+}
+
 /** What a user's configuration says for a strategy. */
-function shardingConfig({ strategy, world, activationCheckpointing = false }: MeasuredInit): ShardingConfig {
+function shardingConfig({
+  strategy,
+  world,
+  activationCheckpointing = false,
+}: Omit<MeasuredInit, "workload">): ShardingConfig {
   const { version, shardingStrategy, reshardAfterForward, hybrid, offload = false } = strategy;
   return {
     version,
