@@ -147,6 +147,7 @@ function wrap(module: AnyModule, made: Wrapping): Wrapped {
   const parameters = parametersOf(module).filter(
     ({ parameter }) => parameter.manager === undefined && !ignored.parameters.has(parameter),
   );
+  checkPlain(parameters);
   const { mixedPrecision, cpuOffload } = plan;
   const { paramDtype, reduceDtype = paramDtype, castForwardInputs = false } = mixedPrecision;
   const flatOptions = { useOrigParams, paramDtype };
@@ -201,6 +202,15 @@ function checkUniform(module: AnyModule, parameters: readonly NamedParameter[]):
   if (learns === undefined || frozen === undefined) return;
   throw new ConfigError(
     `${NAME} failed: in the unit of ${module.constructor.name}, "${learns.name}" requires a gradient and "${frozen.name}" does not, which takes useOrigParams: true`,
+  );
+}
+
+/** @throws ConfigError for a parameter that gathers other bytes than it stores: flat parameters are gathered as they are. */
+function checkPlain(parameters: readonly NamedParameter[]): void {
+  const extended = parameters.find(({ parameter }) => parameter.allGatherExtension !== undefined);
+  if (extended === undefined) return;
+  throw new ConfigError(
+    `${NAME} failed: parameter "${extended.name}" has an allGatherExtension, which takes FSDP2`,
   );
 }
 

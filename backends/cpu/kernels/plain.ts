@@ -12,6 +12,7 @@ import { copy } from "./copy.ts";
 import { dropout } from "./dropout.ts";
 import { affine, binary, fill, unary, unaryBackward, where } from "./elementwise.ts";
 import { embedding, embeddingBackward } from "./embedding.ts";
+import { float8Scale, fromFloat8, toFloat8 } from "./float8.ts";
 import { gated, gatedBackward } from "./gated.ts";
 import type { Heap } from "./heap.ts";
 import { crossEntropy, crossEntropyBackward } from "./loss.ts";
@@ -37,6 +38,9 @@ export function plainKernels(heap: Heap, engine: GemmEngine): CpuKernels {
     fill: (out, value) => fill(heap, out, value),
     copy: (source, target, boxes, accumulate = false) => copy(heap, source, target, boxes, accumulate),
     cast: (source, target) => cast(heap, source, target),
+    float8Scale: (amax, out, powerOfTwo) => float8Scale(heap, amax, out, powerOfTwo),
+    toFloat8: (x, scale, out, columns) => toFloat8(heap, x, scale, out, columns),
+    fromFloat8: (x, scale, out, columns) => fromFloat8(heap, x, scale, out, columns),
     unary: (op, x, out) => unary(heap, op, x, out),
     unaryBackward: (op, x, y, gradient, out) => unaryBackward(heap, op, x, y, gradient, out),
     affine: (x, out, scale, shift) => affine(heap, x, out, scale, shift),

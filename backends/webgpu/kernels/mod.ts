@@ -12,6 +12,7 @@ import { dropout } from "./dropout.ts";
 import { affine, binary, unary, unaryBackward, where } from "./elementwise.ts";
 import { embedding, embeddingBackward } from "./embedding.ts";
 import { fill } from "./fill.ts";
+import { float8Scale, fromFloat8, toFloat8 } from "./float8.ts";
 import { gated, gatedBackward } from "./gated.ts";
 import { crossEntropy, crossEntropyBackward } from "./loss.ts";
 import { matmul } from "./matmul.ts";
@@ -28,6 +29,9 @@ export function webgpuKernels(gpu: Gpu): Kernels {
     fill: (...args) => fill(gpu, ...args),
     copy: (source, target, boxes, accumulate = false) => copy(gpu, source, target, boxes, accumulate),
     cast: (...args) => cast(gpu, ...args),
+    float8Scale: (...args) => float8Scale(gpu, ...args),
+    toFloat8: (...args) => toFloat8(gpu, ...args),
+    fromFloat8: (...args) => fromFloat8(gpu, ...args),
     unary: (...args) => unary(gpu, ...args),
     unaryBackward: (...args) => unaryBackward(gpu, ...args),
     affine: (...args) => affine(gpu, ...args),

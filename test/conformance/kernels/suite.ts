@@ -12,6 +12,7 @@ import { DTYPES, type DType } from "../../../core/contracts/dtype.ts";
 import { attentionConformance } from "./attention.ts";
 import { dataConformance } from "./data.ts";
 import { elementwiseConformance } from "./elementwise.ts";
+import { float8Conformance } from "./float8.ts";
 import { gatedConformance } from "./gated.ts";
 import type { FloatDType, Suite } from "./harness.ts";
 import { matmulConformance } from "./matmul.ts";
@@ -47,6 +48,7 @@ export function kernelConformance(
     afterAll(() => backend.dispose());
     const suite: Suite = { backend: () => backend, dtypes, storage, slack, guard };
     dataConformance(suite);
+    if (dtypes.includes("float32")) float8Conformance(suite);
     elementwiseConformance(suite);
     rowConformance(suite);
     gatedConformance(suite);

@@ -154,7 +154,7 @@ test("the version's options are checked by name, type and range", async () => {
     [[...plugin, "--fsdp-options", "min-columns=0"], 'given "0", allowed are integers from 1'],
     [
       ["--fsdp-version", "last-dim"],
-      'cannot use --fsdp-version: given "last-dim", allowed are 1, 2 and what plugins bring',
+      'cannot use --fsdp-version: given "last-dim", allowed are 1, 2, fsdp2-float8 and what plugins bring',
     ],
     [["--fsdp-options", "min-columns=3"], 'unknown option of FSDP version "fsdp2": given "min-columns"'],
   ] as const) {
