@@ -106,7 +106,7 @@ function changedMeaning(strategy: keyof typeof RESHARD): readonly string[] {
   const becomes = `${strategy} becomes ${CONFIG_OPTIONS.reshardAfterForward.key}: ${RESHARD[strategy]}, which`;
   if (strategy === "NO_SHARD") {
     return [
-      `${becomes} means something else: parameters, gradients and optimizer state are sharded, where NO_SHARD keeps them whole on every rank`,
+      `${becomes} means something else: parameters, gradients and optimizer state are sharded, where NO_SHARD keeps them whole on every rank, as a dp_replicate_size of all ranks in parallelism_config does`,
     ];
   }
   if (!strategy.startsWith("HYBRID_SHARD")) return [];

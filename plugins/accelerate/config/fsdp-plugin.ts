@@ -140,7 +140,7 @@ export class FullyShardedDataParallelPlugin {
     return this.#stateDictType;
   }
 
-  /** For example to train with sharded checkpoints and to write a full one in the end. @throws ConfigError for a type that the version refuses. */
+  /** Changes it. @throws ConfigError for a type that the version refuses. */
   setStateDictType(type: NonNullable<OptionValues["stateDictType"]>): void {
     const checked = parseValue("stateDictType", type, "stateDictType")!;
     resolveOptions(givenByCode({ fsdpVersion: this.fsdpVersion, stateDictType: checked }));

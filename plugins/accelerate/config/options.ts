@@ -173,7 +173,7 @@ export const CONFIG_OPTIONS = {
     kind: "choice",
     choices: ["FULL_STATE_DICT", "LOCAL_STATE_DICT", "SHARDED_STATE_DICT"] as const,
     default: "SHARDED_STATE_DICT",
-    description: "what state dicts and saveState hold",
+    description: "for scripts to ask; getStateDict is always full, saveState always sharded",
     v1: { default: "FULL_STATE_DICT" },
     v2: { note: "LOCAL_STATE_DICT is refused" },
   },

@@ -30,8 +30,7 @@ export interface ResolvedOptions {
 const RESHARD_OF = {
   FULL_SHARD: "FULL_SHARD is fsdp_reshard_after_forward: true",
   SHARD_GRAD_OP: "SHARD_GRAD_OP is fsdp_reshard_after_forward: false",
-  NO_SHARD:
-    "NO_SHARD has no equivalent, parameters are always sharded (fsdp_reshard_after_forward: false keeps them gathered)",
+  NO_SHARD: "NO_SHARD is a dp_replicate_size of as many as there are ranks",
   HYBRID_SHARD: "HYBRID_SHARD is fsdp_reshard_after_forward: true with a dp_replicate_size",
   HYBRID_SHARD_ZERO2: "HYBRID_SHARD_ZERO2 is fsdp_reshard_after_forward: false with a dp_replicate_size",
 } as const;

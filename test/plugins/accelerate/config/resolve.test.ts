@@ -68,7 +68,7 @@ describe("version 2", () => {
   test("names the equivalent of every strategy", () => {
     for (const [strategy, says] of [
       ["FULL_SHARD", "fsdp_reshard_after_forward: true"],
-      ["NO_SHARD", "no equivalent"],
+      ["NO_SHARD", "dp_replicate_size of as many"],
       ["HYBRID_SHARD", "true with a dp_replicate_size"],
       ["HYBRID_SHARD_ZERO2", "false with a dp_replicate_size"],
     ]) {
