@@ -8,18 +8,18 @@ import { runRanks } from "../ranks.ts";
 import { makeFolder, residentBytes, spawnService } from "./service.ts";
 
 const MIB = 1024 * 1024;
-/** Rows of 1 MiB: one file of 1 GiB. */
-const ROWS = 1024;
+/** Rows of 1 MiB: one file of 64 MiB, which warms up, and one of 1 GiB. */
+const [SMALL, LARGE] = [64, 1024];
 
 const { folder, remove } = makeFolder();
 afterAll(remove);
 
-/** A tensor of `ROWS` MiB in one piece of zeros but for its ends. */
-function largeState(): ShardedState {
-  const data = new Float32Array((ROWS * MIB) / 4);
+/** A tensor of so many MiB in one piece of zeros but for its ends. */
+function stateOf(rows: number): ShardedState {
+  const data = new Float32Array((rows * MIB) / 4);
   data[0] = 1;
   data[data.length - 1] = 2;
-  const shape = [ROWS, MIB / 4];
+  const shape = [rows, MIB / 4];
   const piece = { offsets: [0, 0], sizes: shape, read: async () => data, write: () => undefined };
   return {
     tensors: [{ name: "model.w", dtype: "float32", shape, pieces: [piece] }],
@@ -46,20 +46,24 @@ describe.each(["bun", "deno"] as const)("serve under %s", (runtime) => {
     async () => {
       const service = await spawnService(runtime, join(folder, runtime));
       const { pid } = service.child!;
-      const before = await residentBytes(pid);
-      let peak = before;
+      let peak = 0;
       const watch = setInterval(async () => {
         peak = Math.max(peak, await residentBytes(pid).catch(() => 0));
       }, 20);
       try {
         const checkpointer = nativeCheckpointer(httpStore(`${service.url}/runs/a`));
-        await runRanks(1, (collective) => checkpointer.save(largeState(), 1, collective));
-        const path = `${service.url}/v1/runs/a/checkpoints/step-00000001`;
-        const float2 = [0, 0, 0, 64];
-        const file = await drain(`${path}/files/rank-00000.safetensors`);
-        expect([file.length > ROWS * MIB, file.last]).toEqual([true, float2]);
-        const exported = await drain(`${path}/export.safetensors`);
-        expect([exported.length > ROWS * MIB, exported.last]).toEqual([true, float2]);
+        const there = `${service.url}/v1/runs/a/checkpoints`;
+        const upAndDown = async (rows: number): Promise<void> => {
+          await runRanks(1, (collective) => checkpointer.save(stateOf(rows), rows, collective));
+          const path = `${there}/step-${String(rows).padStart(8, "0")}`;
+          for (const file of ["files/rank-00000.safetensors", "export.safetensors"]) {
+            const { length, last } = await drain(`${path}/${file}`);
+            expect([length > rows * MIB, last]).toEqual([true, [0, 0, 0, 64]]);
+          }
+        };
+        await upAndDown(SMALL);
+        const before = peak;
+        await upAndDown(LARGE);
         expect((peak - before) / MIB).toBeLessThan(200);
       } finally {
         clearInterval(watch);
