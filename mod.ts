@@ -173,6 +173,7 @@ export {
   isFSDPModule,
   registerForwardMethod,
 } from "./plugins/fsdp2/mod.ts";
+export { addLora, type LoraOptions, loraParameters } from "./plugins/lora/mod.ts";
 export {
   type GPT2Config,
   GPT2LMHeadModel,

@@ -12,10 +12,12 @@ import {
   type Registry,
   STORE,
 } from "../core/contracts/plugin.ts";
+import { CHECKPOINT_SERVICE } from "../core/runtime/checkpoint-service.ts";
 import { nativeCheckpointer } from "./checkpointer.ts";
 import { CHECKPOINT_COMMANDS, CONVERT_PROGRAM, convertRank } from "./commands/mod.ts";
 import { dcpFormat } from "./formats/dcp/format.ts";
 import { safetensorsFormat } from "./formats/safetensors/format.ts";
+import { startEmbeddedService } from "./server/embedded.ts";
 import { serveCommand } from "./server/serve-command.ts";
 import { openDirectoryStore } from "./stores/directory.ts";
 import { openHttpStore } from "./stores/http/store.ts";
@@ -38,6 +40,7 @@ export const checkpointPlugin: Plugin = Object.freeze({
     registry.register(STORE, "memory", openMemoryStore);
     registry.register(STORE, "http", openHttpStore);
     registry.register(CHECKPOINTER, "native", (store, options) => nativeCheckpointer(store, options));
+    registry.register(CHECKPOINT_SERVICE, "http", startEmbeddedService);
     registry.register(COMMAND, "serve", serveCommand);
     for (const [name, command] of Object.entries(CHECKPOINT_COMMANDS))
       registry.register(COMMAND, name, command);

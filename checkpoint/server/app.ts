@@ -5,11 +5,13 @@
  * @module
  */
 import { type Context, Hono } from "hono";
+import { routePath } from "hono/route";
 import * as v from "valibot";
 import { errorCode } from "../stores/directory-errors.ts";
 import { authenticator, type Principal } from "./auth.ts";
 import { readWhole } from "./body.ts";
 import { checkLocal, checkSize, createRateLimit } from "./guard.ts";
+import { pageRoot, pageRoutes } from "./page/page-routes.ts";
 import { Problem, problemResponse } from "./problem.ts";
 import { blobRoutes } from "./routes/blob-routes.ts";
 import { checkpointRoutes } from "./routes/checkpoint-routes.ts";
@@ -22,7 +24,7 @@ import { tensorRoutes } from "./routes/tensor-routes.ts";
 import { uploadRoutes } from "./routes/upload-routes.ts";
 import { type CheckpointAppOptions, openService, type Service } from "./service.ts";
 
-/** Every route of the service. */
+/** Every route of the API; the page has its own. */
 export const ROUTES: readonly Route[] = [
   ...serviceRoutes(() => ROUTES),
   ...saveRoutes,
@@ -91,12 +93,16 @@ export function createCheckpointApp(options: CheckpointAppOptions): Hono {
   };
 
   const app = new Hono();
-  for (const route of ROUTES) {
+  for (const route of [...ROUTES, ...pageRoutes]) {
     app.on(route.method, route.path.replaceAll(/\{([a-z0-9]+)\}/g, ":$1"), (context) =>
       answer(context, route),
     );
   }
-  app.all("*", (context) => answer(context, undefined));
+  // Mounted, the root may come with a final slash, which matches no route's path.
+  app.all("*", (context) => {
+    const isRoot = routePath(context) === `${context.req.path}*` && context.req.method === "GET";
+    return answer(context, isRoot ? pageRoot : undefined);
+  });
   return app;
 }
 

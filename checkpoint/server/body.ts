@@ -38,7 +38,10 @@ export function bodyOf(request: Request, seen?: (bytes: Uint8Array) => void): By
           readonly done: boolean;
         }>((resolve, reject) => {
           refuse = reject;
-          reader.read().then(resolve, reject);
+          reader.read().then(resolve, (error: unknown) => {
+            // No failure of the service: whoever sent is gone, and nobody reads the answer.
+            reject(new Problem("timeout", "the connection was cut", { cause: error }));
+          });
         });
         if (done || value === undefined) return undefined;
         seen?.(value);

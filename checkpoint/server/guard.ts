@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { isLoopback } from "../stores/http/loopback.ts";
 import type { ServiceLimits } from "./limits.ts";
 import { Problem } from "./problem.ts";
 
@@ -29,11 +30,6 @@ export function checkLocal(request: Request): void {
   const local = isLoopback(hostname) && isLoopback(hostnameOf(request.headers.get("host")) ?? hostname);
   if (local && (from === null || from === origin)) return;
   throw new Problem("foreign-host", "without tokens the service answers to localhost only");
-}
-
-/** Whether a host name or address is this host's loopback. */
-export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "[::1]" || host === "::1" || /^127(\.[0-9]{1,3}){3}$/.test(host);
 }
 
 function hostnameOf(host: string | null): string | undefined {

@@ -30,6 +30,8 @@ export class Save {
   readonly uploads: Map<string, Upload> = new Map();
   /** What complete uploads became, by their ids: a client whose answer was lost asks again. */
   readonly finished: Map<string, SaveFile> = new Map();
+  /** Names of files that were taken out: a client whose answer was lost asks for it again. */
+  readonly removed: Set<string> = new Set();
   readonly queue: Queue = createQueue();
   state: SaveState = "open";
   /** Counts changes; the save's entity tag. */
@@ -107,7 +109,10 @@ export class Save {
         break;
       case "file": {
         const stored = { sha256: entry.sha256, length: entry.length };
-        if (entry.file !== undefined) this.files.set(entry.file, stored);
+        if (entry.file !== undefined) {
+          this.files.set(entry.file, stored);
+          this.removed.delete(entry.file);
+        }
         if (entry.upload !== undefined) {
           this.uploads.delete(entry.upload);
           this.finished.set(entry.upload, stored);
@@ -116,6 +121,7 @@ export class Save {
       }
       case "remove":
         this.files.delete(entry.file);
+        this.removed.add(entry.file);
         break;
       case "committing":
         this.committing = { inode: entry.inode, sha256: entry.sha256 };

@@ -10,9 +10,9 @@ import type { CommandContext, CommandSpec } from "../../core/contracts/command.t
 import { ConfigError } from "../../core/contracts/errors.ts";
 import { sha256Hex } from "../digest.ts";
 import { isMissing } from "../stores/directory-errors.ts";
+import { isLoopback } from "../stores/http/loopback.ts";
 import { createCheckpointApp } from "./app.ts";
 import { readTokenFile, SCOPES, type Scope, type TokenRecord } from "./auth.ts";
-import { isLoopback } from "./guard.ts";
 import { listen } from "./listen.ts";
 
 /** What `serve` prints with `--json` once it listens. */

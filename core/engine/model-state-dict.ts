@@ -21,6 +21,7 @@ import {
   loadSharded,
   type SetStateDictOptions,
 } from "./state-dict.ts";
+import { stateParameters } from "./state-parameters.ts";
 
 /** Parameters by name, as the boxes that lie on this rank. They show and change the parameters themselves. */
 export type ShardedModelStateDict = Readonly<Record<string, StateTensor>>;
@@ -42,7 +43,7 @@ export async function getModelStateDict(
 ): Promise<FullModelStateDict | ShardedModelStateDict> {
   if (options.fullStateDict !== true) {
     const place = placeOf(groupsOf(model));
-    const tensors = [...model.namedParameters()].map(([name, parameter]) => [
+    const tensors = stateParameters(model).map(({ name, parameter }) => [
       name,
       cutLike(name, parameter, parameter.local, place),
     ]);
@@ -64,7 +65,7 @@ export async function* fullTensors(
   rank0Only = false,
 ): AsyncGenerator<readonly [string, HostTensor]> {
   const wanted = !rank0Only || isFirst(groupsOf(model));
-  for (const [name, parameter] of model.namedParameters()) {
+  for (const { name, parameter } of stateParameters(model)) {
     const { originalDType: dtype, shape } = parameter;
     const data = await gatherLike(parameter, parameter.local, wanted);
     if (data !== undefined) yield [name, { dtype, shape, data }];
@@ -83,12 +84,15 @@ export async function setModelStateDict(
   dict: FullModelStateDict | ShardedModelStateDict,
   options: SetStateDictOptions = {},
 ): Promise<IncompatibleKeys> {
-  const named = [...model.namedParameters()];
   if (options.fullStateDict === true) {
     const full = dict as FullModelStateDict;
     const load = {
       what: "a model's state",
-      targets: named.map(([name, parameter]) => ({ name, parameter, values: parameter.local })),
+      targets: stateParameters(model).map(({ name, parameter }) => ({
+        name,
+        parameter,
+        values: parameter.local,
+      })),
       aliases: tiedNames(model),
       names: Object.keys(full),
       find: (name: string) => (Object.hasOwn(full, name) ? full[name] : undefined),

@@ -4,12 +4,12 @@
  *
  * @module
  */
-import type { StateTensor, Value } from "../contracts/checkpointer.ts";
+import type { StateTensor } from "../contracts/checkpointer.ts";
 import { CheckpointError } from "../contracts/errors.ts";
 import type { AnyModule } from "../nn/module.ts";
-import type { Parameter } from "../nn/parameter.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
 import { gatherLike } from "./full-tensor.ts";
+import { groupsByName, type NamedGroups, savedValues } from "./optimizer-groups.ts";
 import { broadcastValue, groupsOf, isFirst, type RankGroups } from "./rank-groups.ts";
 import { cutLike, placeOf } from "./sharded-state.ts";
 import {
@@ -19,6 +19,7 @@ import {
   loadSharded,
   type SetStateDictOptions,
 } from "./state-dict.ts";
+import { partOf, stateParameters } from "./state-parameters.ts";
 
 /** What an optimizer remembers of one parameter. */
 export interface OptimizerParameterState<T> {
@@ -32,10 +33,7 @@ export interface OptimizerParameterState<T> {
 export interface OptimizerStateDict<T> {
   /** By the parameter's name in the model. */
   readonly state: Readonly<Record<string, OptimizerParameterState<T>>>;
-  readonly paramGroups: readonly {
-    readonly values: Readonly<Record<string, Value>>;
-    readonly params: readonly string[];
-  }[];
+  readonly paramGroups: NamedGroups;
 }
 
 /** State tensors as the boxes that lie on this rank, live. */
@@ -67,28 +65,31 @@ export async function getOptimizerStateDict(
   const wanted = !full || options.cpuOffload !== true || isFirst(groups);
   const place = placeOf(groups);
   const state: Record<string, OptimizerParameterState<HostTensor | StateTensor>> = {};
-  for (const [name, parameter] of model.namedParameters()) {
-    const held = optimizer.state(parameter);
+  const all = stateParameters(model);
+  for (const each of all) {
+    const { name, parameter, owner } = each;
+    const held = optimizer.state(owner);
     if (held === undefined) continue;
     const tensors: Record<string, HostTensor | StateTensor> = {};
     for (const { key, tensor } of held.tensors) {
       const { dtype } = tensor;
-      if (!full) tensors[key] = cutLike(`${name}.${key}`, parameter, tensor, place);
+      using part = partOf(tensor, each);
+      if (!full) tensors[key] = cutLike(`${name}.${key}`, parameter, part, place);
       else {
-        const data = await gatherLike(parameter, tensor, wanted);
+        const data = await gatherLike(parameter, part, wanted);
         if (data !== undefined) tensors[key] = { dtype, shape: parameter.shape, data };
       }
     }
     if (wanted) state[name] = { step: held.step, tensors };
   }
-  const paramGroups = wanted ? groupsByName(model, optimizer) : [];
+  const paramGroups = wanted ? groupsByName(optimizer, all) : [];
   return { state, paramGroups } as FullOptimizerStateDict | ShardedOptimizerStateDict;
 }
 
 /** What of a whole dict every rank must know. */
 interface Head {
   readonly steps: Readonly<Record<string, number>>;
-  readonly paramGroups: FullOptimizerStateDict["paramGroups"];
+  readonly paramGroups: NamedGroups;
 }
 
 /**
@@ -107,43 +108,49 @@ export async function setOptimizerStateDict(
   const groups = groupsOf(model);
   const sent = options.fullStateDict === true && options.broadcastFromRank0 === true;
   const head = await headOf(dict, sent, groups);
-  const values = valuesByGroup(model, optimizer, head.paramGroups);
-  const named = [...model.namedParameters()];
-  const held = named.flatMap(([name, parameter]) => {
-    const state = optimizer.state(parameter);
+  const all = stateParameters(model);
+  const values = savedValues(groupsByName(optimizer, all), head.paramGroups);
+  const held = all.flatMap((each) => {
+    const state = optimizer.state(each.owner);
     // What was never updated when it was saved begins anew.
-    return state === undefined || head.steps[name] === undefined ? [] : [{ name, parameter, state }];
+    return state === undefined || head.steps[each.name] === undefined
+      ? []
+      : [{ each, name: each.name, state }];
   });
   const unknown = Object.keys(head.steps).find((name) => !held.some((each) => each.name === name));
   if (unknown !== undefined && options.strict !== false) {
-    throw new CheckpointError(
-      `Loading an optimizer's state failed: "${unknown}" is not among the parameters that it updates`,
-    );
+    const where = all.some(({ name }) => name === unknown)
+      ? "among the parameters that it updates"
+      : "in the model";
+    throw new CheckpointError(`Loading an optimizer's state failed: "${unknown}" is not ${where}`);
   }
-  if (options.fullStateDict === true) {
-    const tensors = tensorsByName(dict as FullOptimizerStateDict);
-    const known = new Set(held.map(({ name }) => name));
-    const targets = held.flatMap(({ name, parameter, state }) =>
-      state.tensors.map(({ key, tensor }) => ({ name: `${name}.${key}`, parameter, values: tensor })),
-    );
-    const names = [...tensors].filter(([, { owner }]) => known.has(owner)).map(([name]) => name);
-    const find = (name: string): HostTensor | undefined => tensors.get(name)?.tensor;
-    await loadFull(
-      { what: "an optimizer's state", targets, aliases: new Set(), names, find, groups },
-      options,
-    );
-  } else {
-    const sharded = dict as ShardedOptimizerStateDict;
-    for (const { name, parameter, state } of held) {
-      for (const { key, tensor } of state.tensors) {
-        const source = sharded.state[name]!.tensors[key];
+  const targets = held.flatMap(({ each, name, state }) =>
+    state.tensors.map(({ key, tensor }) => {
+      const { parameter } = each;
+      return { owner: name, key, name: `${name}.${key}`, parameter, values: partOf(tensor, each) };
+    }),
+  );
+  try {
+    if (options.fullStateDict === true) {
+      const tensors = tensorsByName(dict as FullOptimizerStateDict);
+      const known = new Set(held.map(({ name }) => name));
+      const names = [...tensors].filter(([, { owner }]) => known.has(owner)).map(([name]) => name);
+      const find = (name: string): HostTensor | undefined => tensors.get(name)?.tensor;
+      const load = { what: "an optimizer's state", targets, aliases: new Set<string>(), names, find, groups };
+      await loadFull(load, options);
+    } else {
+      const { state } = dict as ShardedOptimizerStateDict;
+      for (const { owner, key, name, parameter, values: own } of targets) {
+        const source = state[owner]!.tensors[key];
         if (source === undefined) {
-          throw new CheckpointError(`Loading an optimizer's state failed: "${name}.${key}" is missing`);
+          throw new CheckpointError(`Loading an optimizer's state failed: "${name}" is missing`);
         }
-        const target = cutLike(`${name}.${key}`, parameter, tensor, placeOf(groups));
+        const target = cutLike(name, parameter, own, placeOf(groups));
         await loadSharded("an optimizer's state", target, source);
       }
     }
+  } finally {
+    for (const target of targets) target.values.dispose();
   }
   for (const { name, state } of held) state.step = head.steps[name]!;
   optimizer.loadGroupValues(values);
@@ -168,34 +175,4 @@ function tensorsByName({
       Object.entries(tensors).map(([key, tensor]) => [`${owner}.${key}`, { owner, tensor }] as const),
     ),
   );
-}
-
-function groupsByName(model: AnyModule, optimizer: Optimizer): OptimizerStateDict<never>["paramGroups"] {
-  const names = namesOf(model);
-  const values = optimizer.groupValues();
-  return optimizer.groups.map(({ params }, i) => ({
-    values: values[i]!,
-    params: params.flatMap((parameter) => names.get(parameter) ?? []),
-  }));
-}
-
-/** For each of the optimizer's groups the values of the saved one that has its parameters. */
-function valuesByGroup(
-  model: AnyModule,
-  optimizer: Optimizer,
-  saved: OptimizerStateDict<never>["paramGroups"],
-): readonly Readonly<Record<string, Value>>[] {
-  return groupsByName(model, optimizer).map(({ params }, i) => {
-    const [first] = params;
-    const group = saved.find((each) => first !== undefined && each.params.includes(first));
-    const outside = params.find((name) => group?.params.includes(name) !== true);
-    if (group !== undefined && outside === undefined) return group.values;
-    throw new CheckpointError(
-      `Loading an optimizer's state failed: group ${i} has "${outside ?? first}", and no saved group has all of its parameters`,
-    );
-  });
-}
-
-function namesOf(model: AnyModule): ReadonlyMap<Parameter, string> {
-  return new Map([...model.namedParameters()].map(([name, parameter]) => [parameter, name]));
 }

@@ -15,6 +15,7 @@ import type { ParameterState } from "../optim/optimizer.ts";
 import { numelOf } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { RankGroups } from "./rank-groups.ts";
+import { partOf, stateParameters } from "./state-parameters.ts";
 
 /** A rank among ranks. */
 type Place = Pick<Collective, "rank" | "size">;
@@ -61,8 +62,8 @@ function replicaAmong(holders: Place | undefined): Pick<StatePiece, "replica"> {
 }
 
 /** The model's parameters. */
-export function modelState(model: AnyModule, world: Collective): StateTensor[] {
-  return [...model.namedParameters()].map(([name, parameter]) => ({
+export function modelState(model: AnyModule, world: Place): StateTensor[] {
+  return stateParameters(model).map(({ name, parameter }) => ({
     ...cutLike(`model.${name}`, parameter, parameter.local, world),
     constant: !parameter.requiresGrad,
   }));
@@ -78,18 +79,16 @@ export interface StatefulOptimizer {
  * The optimizer's state: its tensors, cut like their parameters, and each parameter's step count as a scalar. State
  * that does not exist yet is created, so that every trainable parameter has some to save and to load into.
  */
-export function optimizerState(
-  model: AnyModule,
-  optimizer: StatefulOptimizer,
-  world: Collective,
-): StateTensor[] {
+export function optimizerState(model: AnyModule, optimizer: StatefulOptimizer, world: Place): StateTensor[] {
   optimizer.initState();
-  return [...model.namedParameters()].flatMap(([name, parameter]) => {
-    const state = optimizer.state(parameter);
+  return stateParameters(model).flatMap((each) => {
+    const { name, parameter, owner } = each;
+    const state = optimizer.state(owner);
     if (state === undefined) return [];
-    const tensors = state.tensors.map(({ key, tensor }) =>
-      cutLike(`optim.state.${name}.${key}`, parameter, tensor, world),
-    );
+    const tensors = state.tensors.map(({ key, tensor }) => {
+      using part = partOf(tensor, each);
+      return cutLike(`optim.state.${name}.${key}`, parameter, part, world);
+    });
     return [...tensors, scalar(`optim.state.${name}.step`, world, state)];
   });
 }

@@ -67,6 +67,13 @@ export interface ParameterManager {
   materialize(device: Device): Promise<void>;
 }
 
+/** One of the parameters that a flat one stands for; on every rank their `local`s adjoin in its `local`, in their order. */
+export interface ParameterPart {
+  /** Within the module that has the flat one. */
+  readonly name: string;
+  readonly parameter: Parameter;
+}
+
 /** Options of a parameter. */
 export interface ParameterOptions {
   readonly dtype?: DType;
@@ -87,6 +94,8 @@ export class Parameter extends Tensor {
   allGatherExtension: AllGatherExtension | undefined;
   /** Called when a backward pass has added this rank's part to `grad`; an optimizer may take its step here. Sharded parameters only. */
   postAccumulateGradHook: ((parameter: Parameter) => void | Promise<void>) | undefined;
+  /** The parameters that it stands for, if it is a flat one: what is known of it is saved and loaded as theirs. */
+  readonly parts: readonly ParameterPart[] | undefined = undefined;
   #manager: ParameterManager | undefined;
 
   constructor(shape: Shape, initializer: Initializer, options: ParameterOptions = {}) {

@@ -138,6 +138,11 @@ async function shardingMesh(
     );
   }
   if (replicas === 1 && !hybrid) return await initDeviceMesh(world);
+  if (config.strategy !== undefined && !hybrid) {
+    throw new ConfigError(
+      `cannot use a dp_replicate_size of ${replicas}: given fsdp_sharding_strategy ${config.strategy}, allowed with it are HYBRID_SHARD and HYBRID_SHARD_ZERO2`,
+    );
+  }
   return await initDeviceMesh(world, [replicas, world.size / replicas], { dimNames: ["replicate", "shard"] });
 }
 

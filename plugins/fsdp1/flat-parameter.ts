@@ -22,7 +22,7 @@ export const FLAT_NAME = "_flat_param";
 
 /** All parameters of a unit as one of shape [n]; `local` is this rank's range of it, without padding. */
 export class FlatParameter extends Parameter {
-  readonly parts: readonly NamedParameter[];
+  override readonly parts: readonly NamedParameter[];
   #own: Tensor | undefined;
 
   /** @param parts cut already, over one group, with no padding between them; all learn, or none does. */

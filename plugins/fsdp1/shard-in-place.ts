@@ -10,6 +10,7 @@ import { ConfigError, StateError } from "../../core/contracts/errors.ts";
 import { splitDivision } from "../../core/engine/gradient-division.ts";
 import { isFirst } from "../../core/engine/rank-groups.ts";
 import { shardModule } from "../../core/engine/shard-module.ts";
+import { shardedModule } from "../../core/engine/sharded-modules.ts";
 import { chooseModules, moduleWrap, noWrap, orWrap, type WrapPolicy } from "../../core/engine/wrap-policy.ts";
 import type { AnyModule } from "../../core/nn/module.ts";
 import { Parameter } from "../../core/nn/parameter.ts";
@@ -59,7 +60,7 @@ export function shardInPlace(
   listFlat = false,
 ): Wrapped {
   checkOptions(options);
-  if (wrappedOf(module) !== undefined) {
+  if (wrappedOf(module) !== undefined || shardedModule(module) !== undefined) {
     throw new StateError(`${NAME} failed: this ${module.constructor.name} was sharded already`);
   }
   const ignored = ignoredOf(options, (inner) => wrappedOf(inner) !== undefined);

@@ -12,7 +12,7 @@ import { CheckpointError, ConfigError } from "../../core/contracts/errors.ts";
 import { gatherLike } from "../../core/engine/full-tensor.ts";
 import type { FullModelStateDict } from "../../core/engine/model-state-dict.ts";
 import { isFirst } from "../../core/engine/rank-groups.ts";
-import { cutLike, placeOf } from "../../core/engine/sharded-state.ts";
+import { modelState, placeOf } from "../../core/engine/sharded-state.ts";
 import { type FullLoad, type HostTensor, loadFull } from "../../core/engine/state-dict.ts";
 import type { AnyModule } from "../../core/nn/module.ts";
 import type { Parameter } from "../../core/nn/parameter.ts";
@@ -21,7 +21,7 @@ import { FLAT_NAME, type FlatParameter } from "./flat-parameter.ts";
 import { type NamedParameter, unitsIn, type Wrapped } from "./wrapped.ts";
 
 /** Parameters that are in no unit: every rank has them whole. */
-export function ignoredIn(module: AnyModule): [string, Parameter][] {
+function ignoredIn(module: AnyModule): [string, Parameter][] {
   return [...module.namedParameters()].filter(([, parameter]) => parameter.manager === undefined);
 }
 
@@ -147,9 +147,5 @@ function flatsOf(root: Wrapped): { readonly name: string; readonly flat: FlatPar
  * what checkpoints of any version and wrapping call it. No communication.
  */
 export function shardedStateDict(root: Wrapped): StateTensor[] {
-  const world = placeOf(root.groups);
-  return namedIn(root).map(({ name, parameter }) => ({
-    ...cutLike(`model.${name}`, parameter, parameter.local, world),
-    constant: !parameter.requiresGrad,
-  }));
+  return modelState(root.module, placeOf(root.groups));
 }

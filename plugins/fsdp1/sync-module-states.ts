@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { sendBoxes } from "../../core/engine/parameter-boxes.ts";
 import { broadcastFromFirst, type RankGroups } from "../../core/engine/rank-groups.ts";
+import { materializeFromRank0 } from "../../core/engine/rank0-loading.ts";
 import type { AnyModule } from "../../core/nn/module.ts";
 import { Parameter } from "../../core/nn/parameter.ts";
 import type { Device } from "../../core/tensor/device.ts";
@@ -36,23 +36,12 @@ export async function syncValues(
  */
 export async function materializeFromFirst(root: Wrapped, device: Device): Promise<void> {
   for (const { prefix, unit } of unitsIn(root.module)) {
-    const [first] = unit.parameters;
-    if (first!.parameter.materialized) continue;
-    const initializers = unit.parameters.map(({ parameter }) => parameter.initializer);
-    for (const { name, parameter } of unit.parameters) {
-      // Initial values follow from names within the model.
-      parameter.name = prefix + name;
-      // Zeros, until the first rank's values come.
-      parameter.initializer = () => {};
-    }
-    try {
-      if (unit.flat !== undefined) unit.flat.name = prefix + FLAT_NAME;
-      await (unit.flat ?? first!.parameter).materialize(device);
-    } finally {
-      for (const [i, { parameter }] of unit.parameters.entries()) parameter.initializer = initializers[i]!;
-    }
-    for (const { parameter } of unit.parameters) {
-      await sendBoxes(parameter, parameter.local, root.groups, (box) => parameter.initial(device.seed, box));
-    }
+    const parameters = unit.parameters.map(({ parameter }) => parameter);
+    const first = unit.flat ?? parameters[0]!;
+    if (parameters[0]!.materialized) continue;
+    // Initial values follow from names within the model.
+    for (const { name, parameter } of unit.parameters) parameter.name = prefix + name;
+    if (unit.flat !== undefined) unit.flat.name = prefix + FLAT_NAME;
+    await materializeFromRank0(parameters, root.groups, device, () => first.materialize(device));
   }
 }

@@ -33,12 +33,12 @@ function optionsOf(options: ShardingOptions): FullyShardOptions {
     options;
   if (backwardPrefetch !== undefined && backwardPrefetch !== "pre") {
     throw new ConfigError(
-      `Sharding with fsdp2 failed: backwardPrefetch "${backwardPrefetch}", allowed is "pre", which it always does`,
+      `cannot shard with FSDP2: backwardPrefetch is "${backwardPrefetch}", allowed is "pre", which it always does`,
     );
   }
   const [unknown] = Object.keys(options.settings ?? {});
   if (unknown !== undefined) {
-    throw new ConfigError(`Sharding with fsdp2 failed: option "${unknown}", which it does not have`);
+    throw new ConfigError(`cannot shard with FSDP2: setting "${unknown}" was given, which it does not have`);
   }
   return {
     mesh,

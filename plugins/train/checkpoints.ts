@@ -54,6 +54,6 @@ export async function findCheckpoint(
   if (there.some((info) => info.name === name)) return { location: parent, name, damaged: [] };
   const why = [...unreadable.values()].map((problem) => ` (${problem})`).join("");
   throw new CheckpointError(
-    `cannot use ${option}: given "${path}", where there is no complete checkpoint${why}`,
+    `cannot use ${option}: given "${path}", where there is no complete checkpoint of this project${why}, other formats are converted first: convert "${path}" RUN --to native`,
   );
 }

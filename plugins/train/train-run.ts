@@ -14,6 +14,7 @@ import type { Device } from "../../core/tensor/device.ts";
 import type { Tensor } from "../../core/tensor/tensor.ts";
 import type { Batches, Rows } from "./batches.ts";
 import type { TrainConfig } from "./config.ts";
+import type { LossHistory } from "./loss-history.ts";
 import type { TrainMessage } from "./train-messages.ts";
 
 /** The parts of a run. */
@@ -29,6 +30,8 @@ export interface Run {
   readonly batches: Batches;
   readonly checkpoints: Checkpointer | undefined;
   readonly firstStep: number;
+  /** Losses so far, those before a resume too. */
+  readonly losses: LossHistory;
   /** When a step was reported last, as `performance.now()`. */
   readonly lastReport: { at: number };
 }

@@ -30,6 +30,7 @@ function wholeState(run: Run, step: number): ShardedState {
       model: { family: config.model.family, config: JSON.stringify(run.model.config) },
       optimizer: { kind: config.optimizer.kind },
       scaler: run.scaler?.values() ?? null,
+      losses: run.losses.points(),
     },
     rankValues: { streams: device.streamPosition },
   };
@@ -102,7 +103,7 @@ function secondsSince(began: number): number {
 
 /** Fills model, optimizer and the rest from the checkpoint to resume from, if any. Returns the steps done. */
 export async function resume(run: Omit<Run, "batches" | "firstStep">): Promise<number> {
-  const { registry, context, config, device, scaler } = run;
+  const { registry, context, config, device, scaler, losses } = run;
   if (config.resume === undefined) return 0;
   const { location, name } = config.resume;
   const loaded = await openCheckpoints(registry, location).load(stateOf(run), name, context.collective);
@@ -111,5 +112,6 @@ export async function resume(run: Omit<Run, "batches" | "firstStep">): Promise<n
   if (typeof streams === "number") device.streamPosition = streams;
   // A run in full precision saved none; a scaler then begins anew.
   if (scaler !== undefined && loaded.values.scaler != null) scaler.loadValues(loaded.values.scaler);
+  losses.restore(loaded.values.losses, loaded.info.step);
   return loaded.info.step;
 }

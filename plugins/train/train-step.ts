@@ -63,10 +63,12 @@ export async function trainStep(run: Run, step: number): Promise<StepEnd> {
     const now = performance.now();
     const seconds = (now - Math.max(began, run.lastReport.at)) / 1000;
     run.lastReport.at = now;
+    const meanLoss = sums[0]! / context.worldSize;
+    run.losses.add(step + 1, meanLoss);
     report(context, {
       kind: "step",
       step: step + 1,
-      loss: sums[0]! / context.worldSize,
+      loss: meanLoss,
       gradNorm,
       lr: config.optimizer.lr * factor,
       tokensPerSecond: (batch.rows * batch.seqLen * context.worldSize) / seconds,

@@ -4,29 +4,11 @@
  *
  * @module
  */
-import type {
-  Collective,
-  ReductionOp,
-  SharedInputs,
-  SharedWindow,
-  Work,
-} from "../../../core/contracts/collective.ts";
-import type { DType, HostArray } from "../../../core/contracts/dtype.ts";
-import { CollectiveError, ConfigError, StateError } from "../../../core/contracts/errors.ts";
-import {
-  allGatherCall,
-  allReduceCall,
-  BARRIER_CALL,
-  broadcastCall,
-  type Call,
-  checkSplit,
-  mismatch,
-  reduceScatterCall,
-  SPLIT_CALL,
-  shareCall,
-} from "../calls.ts";
+import type { Collective, SharedInputs, SharedWindow } from "../../../core/contracts/collective.ts";
+import { CollectiveError, ConfigError } from "../../../core/contracts/errors.ts";
+import { type Call, mismatch } from "../calls.ts";
 import { HeldShares, type OpenShare, privateWindow, ShareLedger } from "../held-shares.ts";
-import { SPLIT_FIELDS, splitPlace } from "../split.ts";
+import { NOTHING, OrderedCollective, type Posting, type SplitResult } from "../ordered.ts";
 import { type Operands, perform } from "./perform.ts";
 
 /** The collectives of a new group, in rank order. @throws ConfigError unless `size` is a positive integer. */
@@ -131,122 +113,57 @@ class LocalGroup {
   }
 }
 
-/** One rank's view of a group. */
-class LocalCollective implements Collective {
+/** One rank's view of a group. What a share gives to every rank is the result of its operation. */
+class LocalCollective extends OrderedCollective<OpenShare | undefined> {
   readonly name = "local";
   readonly group: LocalGroup;
-  readonly rank: number;
-  readonly size: number;
-  #sequence = 0;
-  #last: Promise<unknown> = Promise.resolve();
   readonly #held: HeldShares = new HeldShares();
-  readonly #subgroups: Collective[] = [];
-  #closed = false;
 
   constructor(group: LocalGroup, rank: number) {
+    super(rank, group.size);
     this.group = group;
-    this.rank = rank;
-    this.size = group.size;
   }
 
-  allGather(output: HostArray, input: HostArray): Work {
-    return this.#start(() => allGatherCall(this.size, output, input), { input, output });
+  protected override perform(
+    { call, input = NOTHING, output, sequence }: Posting,
+    filled: Promise<unknown> | undefined,
+  ): Promise<OpenShare | undefined> {
+    const post = (): Promise<OpenShare | undefined> =>
+      this.group.call(this.rank, sequence, call, { input, output });
+    return filled === undefined ? post() : filled.then(post, (reason) => this.failWith(reason));
   }
 
-  reduceScatter(output: HostArray, input: HostArray, op: ReductionOp, dtype: DType): Work {
-    return this.#start(() => reduceScatterCall(this.size, output, input, op, dtype), { input, output });
-  }
-
-  allReduce(data: HostArray, op: ReductionOp, dtype: DType): Work {
-    return this.#start(() => allReduceCall(data, op, dtype), { input: data, output: data });
-  }
-
-  broadcast(data: HostArray, root: number): Work {
-    return this.#start(() => broadcastCall(this.size, data, root), { input: data, output: data });
-  }
-
-  async share(input: HostArray, filled?: Promise<unknown>): Promise<SharedInputs> {
-    const share = await this.#begin(() => shareCall(input), { input, output: input }, filled);
+  protected override async hold(called: Promise<OpenShare | undefined>): Promise<SharedInputs> {
+    const share = await called;
     return this.#held.hold(share!);
   }
 
-  window(byteLength: number): SharedWindow {
-    return privateWindow(byteLength);
-  }
-
-  barrier(): Work {
-    return this.#start(() => BARRIER_CALL, NOTHING);
-  }
-
-  async split(color: number, key: number): Promise<Collective> {
-    const sequence = this.#sequence;
-    const output = new Float64Array(SPLIT_FIELDS * this.size);
-    const work = this.#start(
-      () => {
-        checkSplit(color, key);
-        return SPLIT_CALL;
-      },
-      { input: Float64Array.of(color, key, 0), output },
-    );
-    await work.wait();
-    const { members, rank } = splitPlace(output, this.rank);
-    const subgroup = this.group.subgroup(sequence, color, members.length).collectives[rank]!;
-    this.#subgroups.push(subgroup);
-    return subgroup;
-  }
-
-  abort(reason: string): void {
-    this.group.fail(new CollectiveError(`collective aborted by rank ${this.rank}: ${reason}`, this.rank));
-  }
-
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    await this.#last.catch(() => {});
+  protected override releaseShares(): void {
     this.#held.releaseAll();
-    await Promise.all(this.#subgroups.map((subgroup) => subgroup.close()));
+  }
+
+  protected override reserve(): number {
+    return 0;
+  }
+
+  protected override subgroup({ sequence, color, members, rank }: SplitResult): Collective {
+    return this.group.subgroup(sequence, color, members.length).collectives[rank]!;
+  }
+
+  protected override leave(): void {
     this.group.leave(
       new CollectiveError(`rank ${this.rank} left the group: no call can complete without it`, this.rank),
     );
   }
 
-  /** A call that is wrong in itself fails the group too, lest the other ranks wait for it. */
-  #start(describe: () => Call, operands: Operands): Work {
-    const done = this.#begin(describe, operands);
-    return {
-      wait: async () => {
-        await done;
-      },
-    };
+  override window(byteLength: number): SharedWindow {
+    return privateWindow(byteLength);
   }
 
-  /** As `#start`; the operands are complete when `filled` resolves. */
-  #begin(
-    describe: () => Call,
-    operands: Operands,
-    filled?: Promise<unknown>,
-  ): Promise<OpenShare | undefined> {
-    if (this.#closed) throw new StateError("collective is closed: no call may follow close");
-    let call: Call;
-    try {
-      call = describe();
-    } catch (error) {
-      this.abort(error instanceof Error ? error.message : String(error));
-      throw error;
-    }
-    const sequence = this.#sequence++;
-    const post = (): Promise<OpenShare | undefined> => this.group.call(this.rank, sequence, call, operands);
-    const unfilled = (reason: unknown): never => {
-      this.abort(reason instanceof Error ? reason.message : String(reason));
-      throw reason;
-    };
-    const done = filled === undefined ? post() : handled(filled.then(post, unfilled));
-    this.#last = done;
-    return done;
+  override abort(reason: string): void {
+    this.group.fail(new CollectiveError(`collective aborted by rank ${this.rank}: ${reason}`, this.rank));
   }
 }
-
-const NOTHING: Operands = { input: new Uint8Array(0), output: new Uint8Array(0) };
 
 /** A failed operation that nobody awaits must not end the process. */
 function handled<T>(promise: Promise<T>): Promise<T> {

@@ -9,31 +9,14 @@
  *
  * @module
  */
-import type {
-  Collective,
-  ReductionOp,
-  SharedInputs,
-  SharedWindow,
-  Work,
-} from "../../../core/contracts/collective.ts";
-import { type DType, type HostArray, newHostArray } from "../../../core/contracts/dtype.ts";
-import { CollectiveError, StateError } from "../../../core/contracts/errors.ts";
-import {
-  allGatherCall,
-  allReduceCall,
-  BARRIER_CALL,
-  broadcastCall,
-  type Call,
-  checkSplit,
-  mismatch,
-  reduceScatterCall,
-  SPLIT_CALL,
-  shareCall,
-} from "../calls.ts";
+import type { Collective, SharedInputs, SharedWindow } from "../../../core/contracts/collective.ts";
+import { type HostArray, newHostArray } from "../../../core/contracts/dtype.ts";
+import { CollectiveError } from "../../../core/contracts/errors.ts";
+import { mismatch } from "../calls.ts";
 import { copyBytes, windowOf } from "../elements.ts";
+import { OrderedCollective, type Posting, type SplitResult } from "../ordered.ts";
 import { reduceInto } from "../reduce.ts";
 import { singleCollective } from "../single.ts";
-import { SPLIT_FIELDS, splitPlace } from "../split.ts";
 import { GroupBlock, type Stage } from "./group-block.ts";
 import { type Exposed, peerArray } from "./memories.ts";
 import type { RankWorld } from "./rank-world.ts";
@@ -57,51 +40,30 @@ function groupOf(world: RankWorld, offset: number, members: readonly number[]): 
 }
 
 /** One operation of this rank. */
-interface Operation {
-  readonly call: Call;
+interface Operation extends Posting {
   /** What peers read of this rank. */
-  readonly input: HostArray | undefined;
-  readonly output: HostArray;
-  readonly sequence: number;
-  /** When `input` is complete; absent when it is already. */
-  readonly filled: Promise<unknown> | undefined;
   exposed: Exposed | undefined;
   /** What a share gives: every rank's input. */
   shared: readonly HostArray[] | undefined;
 }
 
-/** An operation under way. */
-interface Started {
-  readonly operation: Operation;
-  readonly done: Promise<void>;
-}
-
-const NOTHING: HostArray = new Uint8Array(0);
-
-class ThreadsCollective implements Collective {
+class ThreadsCollective extends OrderedCollective<Operation> {
   readonly name = "threads";
-  readonly rank: number;
-  readonly size: number;
   readonly #world: RankWorld;
   readonly #block: GroupBlock;
   /** World ranks of the group, in its order. */
   readonly #members: readonly number[];
-  readonly #subgroups: Collective[] = [];
   readonly #shares: RankShares;
-  #sequence = 0;
   /** Number of operations that went by slices: that stage has a count of its own. */
   #sliced = 0;
   /** Operations that wait for a free slot. */
   #unposted = 0;
   /** Resolves when the last operation has read its peers. */
   #read: Promise<void> = Promise.resolve();
-  #last: Promise<void> = Promise.resolve();
   #failure: Error | undefined;
-  #closed = false;
 
   constructor(world: RankWorld, block: GroupBlock, members: readonly number[]) {
-    this.rank = members.indexOf(world.rank);
-    this.size = members.length;
+    super(members.indexOf(world.rank), members.length);
     this.#world = world;
     this.#block = block;
     this.#members = members;
@@ -111,122 +73,55 @@ class ThreadsCollective implements Collective {
     });
   }
 
-  allGather(output: HostArray, input: HostArray): Work {
-    return this.#start(() => allGatherCall(this.size, output, input), input, output);
-  }
-
-  reduceScatter(output: HostArray, input: HostArray, op: ReductionOp, dtype: DType): Work {
-    return this.#start(() => reduceScatterCall(this.size, output, input, op, dtype), input, output);
-  }
-
-  allReduce(data: HostArray, op: ReductionOp, dtype: DType): Work {
-    return this.#start(() => allReduceCall(data, op, dtype), data, data);
-  }
-
-  broadcast(data: HostArray, root: number): Work {
-    return this.#start(
-      () => broadcastCall(this.size, data, root),
-      this.rank === root ? data : undefined,
-      data,
-    );
-  }
-
-  async share(input: HostArray, filled?: Promise<unknown>): Promise<SharedInputs> {
-    const { operation, done } = this.#begin(() => shareCall(input), input, NOTHING, filled);
-    const turn = this.#shares.begin();
-    await done;
-    return this.#shares.hold(turn, operation.shared!, operation.exposed);
-  }
-
-  window(byteLength: number): SharedWindow {
+  override window(byteLength: number): SharedWindow {
     return this.#world.exposer.window(byteLength);
   }
 
-  barrier(): Work {
-    return this.#start(() => BARRIER_CALL, undefined, NOTHING);
-  }
-
-  async split(color: number, key: number): Promise<Collective> {
-    const { control } = this.#world;
-    const row = Float64Array.of(color, key, 0);
-    const table = new Float64Array(SPLIT_FIELDS * this.size);
-    const describe = (): Call => {
-      checkSplit(color, key);
-      if (this.rank === 0) row[2] = GroupBlock.allocateForSplit(control, this.size);
-      return SPLIT_CALL;
-    };
-    await this.#start(describe, row, table).wait();
-    const { members, sizesBefore } = splitPlace(table, this.rank);
-    const offset = GroupBlock.offsetAfter(table[2]!, sizesBefore);
-    const subgroup = groupOf(
-      this.#world,
-      offset,
-      members.map((member) => this.#members[member]!),
-    );
-    this.#subgroups.push(subgroup);
-    return subgroup;
-  }
-
-  abort(reason: string): void {
+  override abort(reason: string): void {
     const rank = this.#world.rank;
     this.#block.fail({ rank, text: `collective aborted by rank ${this.rank}: ${reason}` });
     this.#ringAll();
   }
 
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    await this.#last.catch(() => {});
+  protected override async hold(called: Promise<Operation>): Promise<SharedInputs> {
+    const turn = this.#shares.begin();
+    const { shared, exposed } = await called;
+    return this.#shares.hold(turn, shared!, exposed);
+  }
+
+  protected override releaseShares(): void {
     this.#shares.releaseAll();
-    await Promise.all(this.#subgroups.map((subgroup) => subgroup.close()));
+  }
+
+  protected override reserve(): number {
+    return GroupBlock.allocateForSplit(this.#world.control, this.size);
+  }
+
+  protected override subgroup({ members, sizesBefore, reserved }: SplitResult): Collective {
+    const offset = GroupBlock.offsetAfter(reserved, sizesBefore);
+    return groupOf(
+      this.#world,
+      offset,
+      members.map((member) => this.#members[member]!),
+    );
+  }
+
+  protected override leave(): void {
     this.#block.leave(this.rank);
     this.#ringAll();
   }
 
-  /** A call that is wrong in itself fails the group too, lest the other ranks wait for it. */
-  #start(describe: () => Call, input: HostArray | undefined, output: HostArray): Work {
-    const { done } = this.#begin(describe, input, output);
-    return { wait: () => done };
-  }
-
-  /** As `#start`; `input` is complete when `filled` resolves. */
-  #begin(
-    describe: () => Call,
-    input: HostArray | undefined,
-    output: HostArray,
-    filled?: Promise<unknown>,
-  ): Started {
-    if (this.#closed) throw new StateError("collective is closed: no call may follow close");
-    let call: Call;
-    try {
-      call = describe();
-    } catch (error) {
-      this.abort(error instanceof Error ? error.message : String(error));
-      throw error;
-    }
-    const sequence = this.#sequence++;
-    const operation: Operation = {
-      call,
-      input,
-      output,
-      sequence,
-      filled,
-      exposed: undefined,
-      shared: undefined,
-    };
-    const done = this.#run(operation);
-    // A failed operation that nobody awaits must not end the rank.
-    done.catch(() => {});
-    this.#last = done;
-    return { operation, done };
-  }
-
-  async #run(operation: Operation): Promise<void> {
+  protected override async perform(
+    posting: Posting,
+    filled: Promise<unknown> | undefined,
+  ): Promise<Operation> {
+    const operation: Operation = { ...posting, exposed: undefined, shared: undefined };
     const before = this.#read;
     const read = Promise.withResolvers<void>();
     this.#read = read.promise;
     try {
-      if (operation.filled) await this.#fill(operation.filled);
+      // The order of operations has its place for this one; it is posted when its input is complete.
+      if (filled) await filled.catch((reason) => this.failWith(reason));
       await this.#post(operation, before);
       await before;
       if (this.#failure) throw this.#failure;
@@ -236,25 +131,16 @@ class ThreadsCollective implements Collective {
       this.#arrive("done", operation.sequence);
       read.resolve();
       // Others read a share for longer than it takes them to be done with the call.
-      if (operation.shared) return;
+      if (operation.shared) return operation;
       if (operation.exposed || finish) await this.#until("done", operation.sequence);
       finish?.();
+      return operation;
     } catch (error) {
       this.#fail(error);
       throw error;
     } finally {
       read.resolve();
       if (!operation.shared) operation.exposed?.release();
-    }
-  }
-
-  /** The order of operations has its place for this one; it is posted when its input is complete. */
-  async #fill(filled: Promise<unknown>): Promise<void> {
-    try {
-      await filled;
-    } catch (reason) {
-      this.abort(reason instanceof Error ? reason.message : String(reason));
-      throw reason;
     }
   }
 

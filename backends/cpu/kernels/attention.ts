@@ -10,7 +10,7 @@
 import { DTYPES, type DType } from "../../../core/contracts/dtype.ts";
 import { DeviceError, ShapeError } from "../../../core/contracts/errors.ts";
 import type { AttentionShape, HeadsOperand, Kernels } from "../../../core/contracts/kernels.ts";
-import { type GemmEngine, gemmOf } from "../gemm/gemm.ts";
+import { type GemmEngine, type GemmFunction, gemmOf } from "../gemm/gemm.ts";
 import { type Heap, requireLength } from "./heap.ts";
 import type { ScoreBlock, ScoreKernels } from "./scores.ts";
 import { requireWithin } from "./strides.ts";
@@ -25,59 +25,28 @@ export function attention(
   scores: ScoreKernels,
   args: Parameters<Kernels["attention"]>[0],
 ): void {
-  const { shape, query, key, value, out } = args;
-  const { dtype, bytes } = check("attention", shape, args.logSumExp, [query, out], [key, value]);
+  const { shape, query, key, value, out, logSumExp } = args;
+  const { dtype, bytes } = check("attention", shape, logSumExp, [query, out], [key, value]);
   if (isEmpty(shape)) return;
-  const gemm = gemmOf(engine, dtype);
-  const d = shape.headDim;
+  const multiply = productOf(gemmOf(engine, dtype));
+  const { headDim: d, scale } = shape;
   const work = heap.scratch(bytes * BLOCK_ROWS * Math.max(1, shape.keyLength));
-  const lse = heap.address(args.logSumExp);
-  forEachHead(shape, (batch, head, keyHead) => {
-    const q = headAddress(heap, query, batch, head, d, bytes);
-    const k = headAddress(heap, key, batch, keyHead, d, bytes);
-    const v = headAddress(heap, value, batch, keyHead, d, bytes);
-    const o = headAddress(heap, out, batch, head, d, bytes);
-    const lseHead = lse + (batch * shape.heads + head) * shape.queryLength * bytes;
-    forEachBlock(shape, dtype, (begin, block) => {
-      const { rows, columns } = block;
-      const qBlock = q + begin * query.rowStride * bytes;
-      const oBlock = o + begin * out.rowStride * bytes;
-      if (columns > 0) {
-        gemm(
-          rows,
-          columns,
-          d,
-          shape.scale,
-          qBlock,
-          query.rowStride,
-          false,
-          k,
-          key.rowStride,
-          true,
-          work,
-          columns,
-          false,
-        );
-      }
-      scores.softmax(block, work, lseHead + begin * bytes);
-      if (columns > 0)
-        gemm(
-          rows,
-          d,
-          columns,
-          1,
-          work,
-          columns,
-          false,
-          v,
-          value.rowStride,
-          false,
-          oBlock,
-          out.rowStride,
-          false,
-        );
-      else zeroRows(heap, dtype, oBlock, out.rowStride, rows, d, bytes);
-    });
+  const lse = heap.address(logSumExp);
+  const [q, k, v, o] = [query, key, value, out].map((of) => headRows(heap, of, d, bytes)) as FourHeads;
+  forEachBlock(shape, dtype, ({ batch, head, keyHead, begin, first }, block) => {
+    const { rows, columns } = block;
+    const queries = q(batch, head, begin);
+    const results = o(batch, head, begin);
+    const probabilities = { address: work, stride: columns };
+    if (columns > 0) {
+      const keys = k(batch, keyHead);
+      multiply(rows, columns, d, scale, queries, false, keys, true, probabilities, false);
+    }
+    scores.softmax(block, work, lse + first * bytes);
+    if (columns > 0) {
+      const values = v(batch, keyHead);
+      multiply(rows, d, columns, 1, probabilities, false, values, false, results, false);
+    } else zeroRows(heap, dtype, results, rows, d, bytes);
   });
 }
 
@@ -88,126 +57,101 @@ export function attentionBackward(
   scores: ScoreKernels,
   args: Parameters<Kernels["attentionBackward"]>[0],
 ): void {
-  const { shape, query, key, value, out, gradient, dQuery, dKey, dValue } = args;
+  const { shape, query, key, value, out, logSumExp, gradient, dQuery, dKey, dValue } = args;
   const ofQuery = [query, out, gradient, dQuery];
-  const { dtype, bytes } = check("attention backward", shape, args.logSumExp, ofQuery, [
-    key,
-    value,
-    dKey,
-    dValue,
-  ]);
-  const d = shape.headDim;
+  const ofKey = [key, value, dKey, dValue];
+  const { dtype, bytes } = check("attention backward", shape, logSumExp, ofQuery, ofKey);
+  const { headDim: d, scale } = shape;
+  const [q, o, g, dq] = ofQuery.map((of) => headRows(heap, of, d, bytes)) as FourHeads;
+  const [k, v, dk, dv] = ofKey.map((of) => headRows(heap, of, d, bytes)) as FourHeads;
   for (let batch = 0; batch < shape.batch; batch++) {
-    for (const target of [dKey, dValue]) {
-      const first = headAddress(heap, target, batch, 0, d, bytes);
-      zeroRows(heap, dtype, first, target.rowStride, shape.keyLength, shape.keyHeads * d, bytes);
+    for (const target of [dk, dv]) {
+      zeroRows(heap, dtype, target(batch, 0), shape.keyLength, shape.keyHeads * d, bytes);
     }
   }
   if (isEmpty(shape)) return;
-  const gemm = gemmOf(engine, dtype);
+  const multiply = productOf(gemmOf(engine, dtype));
   const blockBytes = bytes * BLOCK_ROWS * Math.max(1, shape.keyLength);
   const work = heap.scratch(2 * blockBytes + BLOCK_ROWS * bytes);
   const dWork = work + blockBytes;
   const dots = dWork + blockBytes;
-  const lse = heap.address(args.logSumExp);
-  forEachHead(shape, (batch, head, keyHead) => {
-    const q = headAddress(heap, query, batch, head, d, bytes);
-    const k = headAddress(heap, key, batch, keyHead, d, bytes);
-    const v = headAddress(heap, value, batch, keyHead, d, bytes);
-    const o = headAddress(heap, out, batch, head, d, bytes);
-    const g = headAddress(heap, gradient, batch, head, d, bytes);
-    const dq = headAddress(heap, dQuery, batch, head, d, bytes);
-    const dk = headAddress(heap, dKey, batch, keyHead, d, bytes);
-    const dv = headAddress(heap, dValue, batch, keyHead, d, bytes);
-    const lseHead = lse + (batch * shape.heads + head) * shape.queryLength * bytes;
-    forEachBlock(shape, dtype, (begin, block) => {
-      const { rows, columns } = block;
-      const qBlock = q + begin * query.rowStride * bytes;
-      const gBlock = g + begin * gradient.rowStride * bytes;
-      const dqBlock = dq + begin * dQuery.rowStride * bytes;
-      if (columns === 0) {
-        zeroRows(heap, dtype, dqBlock, dQuery.rowStride, rows, d, bytes);
-        return;
-      }
-      const oBlock = o + begin * out.rowStride * bytes;
-      scores.rowDots(dtype, rows, d, oBlock, out.rowStride, gBlock, gradient.rowStride, dots);
-      gemm(
-        rows,
-        columns,
-        d,
-        shape.scale,
-        qBlock,
-        query.rowStride,
-        false,
-        k,
-        key.rowStride,
-        true,
-        work,
-        columns,
-        false,
-      );
-      gemm(
-        rows,
-        columns,
-        d,
-        1,
-        gBlock,
-        gradient.rowStride,
-        false,
-        v,
-        value.rowStride,
-        true,
-        dWork,
-        columns,
-        false,
-      );
-      scores.backward(block, work, dWork, lseHead + begin * bytes, dots, shape.scale);
-      gemm(
-        rows,
-        d,
-        columns,
-        1,
-        dWork,
-        columns,
-        false,
-        k,
-        key.rowStride,
-        false,
-        dqBlock,
-        dQuery.rowStride,
-        false,
-      );
-      gemm(
-        columns,
-        d,
-        rows,
-        1,
-        dWork,
-        columns,
-        true,
-        qBlock,
-        query.rowStride,
-        false,
-        dk,
-        dKey.rowStride,
-        true,
-      );
-      gemm(
-        columns,
-        d,
-        rows,
-        1,
-        work,
-        columns,
-        true,
-        gBlock,
-        gradient.rowStride,
-        false,
-        dv,
-        dValue.rowStride,
-        true,
-      );
-    });
+  const lse = heap.address(logSumExp);
+  forEachBlock(shape, dtype, ({ batch, head, keyHead, begin, first }, block) => {
+    const { rows, columns } = block;
+    const dQueries = dq(batch, head, begin);
+    if (columns === 0) {
+      zeroRows(heap, dtype, dQueries, rows, d, bytes);
+      return;
+    }
+    const queries = q(batch, head, begin);
+    const outputs = o(batch, head, begin);
+    const gradients = g(batch, head, begin);
+    const keys = k(batch, keyHead);
+    const values = v(batch, keyHead);
+    const probabilities = { address: work, stride: columns };
+    const slopes = { address: dWork, stride: columns };
+    const { address, stride } = outputs;
+    scores.rowDots(dtype, rows, d, address, stride, gradients.address, gradients.stride, dots);
+    multiply(rows, columns, d, scale, queries, false, keys, true, probabilities, false);
+    multiply(rows, columns, d, 1, gradients, false, values, true, slopes, false);
+    scores.backward(block, work, dWork, lse + first * bytes, dots, scale);
+    multiply(rows, d, columns, 1, slopes, false, keys, false, dQueries, false);
+    multiply(columns, d, rows, 1, slopes, true, queries, false, dk(batch, keyHead), true);
+    multiply(columns, d, rows, 1, probabilities, true, gradients, false, dv(batch, keyHead), true);
+  });
+}
+
+/** Rows in memory: the byte address of the first, and elements between them. */
+interface Rows {
+  readonly address: number;
+  readonly stride: number;
+}
+
+/** `c = alpha * op(a) x op(b) (+ c)`, as a `GemmFunction` has it. */
+type Product = (
+  m: number,
+  n: number,
+  k: number,
+  alpha: number,
+  a: Rows,
+  transposeA: boolean,
+  b: Rows,
+  transposeB: boolean,
+  c: Rows,
+  accumulate: boolean,
+) => void;
+
+function productOf(gemm: GemmFunction): Product {
+  return (m, n, k, alpha, a, transposeA, b, transposeB, c, accumulate) =>
+    gemm(
+      m,
+      n,
+      k,
+      alpha,
+      a.address,
+      a.stride,
+      transposeA,
+      b.address,
+      b.stride,
+      transposeB,
+      c.address,
+      c.stride,
+      accumulate,
+    );
+}
+
+/** Rows of one head of an operand, from one on. */
+type HeadRows = (batch: number, head: number, row?: number) => Rows;
+
+/** Those of four operands. */
+type FourHeads = [HeadRows, HeadRows, HeadRows, HeadRows];
+
+function headRows(heap: Heap, operand: HeadsOperand, d: number, bytes: number): HeadRows {
+  const { span, batchStride, rowStride } = operand;
+  const start = heap.address(span);
+  return (batch, head, row = 0) => ({
+    address: start + (batch * batchStride + head * d + row * rowStride) * bytes,
+    stride: rowStride,
   });
 }
 
@@ -215,55 +159,47 @@ function isEmpty({ batch, heads, queryLength, headDim }: AttentionShape): boolea
   return batch * heads * queryLength * headDim === 0;
 }
 
-function forEachHead(
-  shape: AttentionShape,
-  visit: (batch: number, head: number, keyHead: number) => void,
-): void {
-  for (let batch = 0; batch < shape.batch; batch++) {
-    for (let head = 0; head < shape.heads; head++) {
-      visit(batch, head, Math.floor((head * shape.keyHeads) / shape.heads));
-    }
-  }
+/** Where a block of query rows is. */
+interface Place {
+  readonly batch: number;
+  readonly head: number;
+  readonly keyHead: number;
+  /** Its first row in the head, and among all rows of all heads. */
+  readonly begin: number;
+  readonly first: number;
 }
 
-/** Blocks of query rows, each with the keys that any of its rows sees. */
+/** Blocks of query rows of every head, each with the keys that any of its rows sees. */
 function forEachBlock(
   shape: AttentionShape,
   dtype: ScoreBlock["dtype"],
-  visit: (begin: number, block: ScoreBlock) => void,
+  visit: (place: Place, block: ScoreBlock) => void,
 ): void {
-  const { queryLength, keyLength, causal } = shape;
-  for (let begin = 0; begin < queryLength; begin += BLOCK_ROWS) {
-    const rows = Math.min(BLOCK_ROWS, queryLength - begin);
-    const visible = keyLength - queryLength + begin + 1;
-    const columns = causal ? Math.min(Math.max(visible + rows - 1, 0), keyLength) : keyLength;
-    visit(begin, { dtype, rows, columns, causal, visible });
+  const { heads, queryLength, keyLength, causal } = shape;
+  for (let n = 0; n < shape.batch * heads; n++) {
+    const head = n % heads;
+    const keyHead = Math.floor((head * shape.keyHeads) / heads);
+    const ofHead = { batch: Math.floor(n / heads), head, keyHead };
+    for (let begin = 0; begin < queryLength; begin += BLOCK_ROWS) {
+      const rows = Math.min(BLOCK_ROWS, queryLength - begin);
+      const visible = keyLength - queryLength + begin + 1;
+      const columns = causal ? Math.min(Math.max(visible + rows - 1, 0), keyLength) : keyLength;
+      visit({ ...ofHead, begin, first: n * queryLength + begin }, { dtype, rows, columns, causal, visible });
+    }
   }
-}
-
-function headAddress(
-  heap: Heap,
-  operand: HeadsOperand,
-  batch: number,
-  head: number,
-  d: number,
-  bytes: number,
-): number {
-  return heap.address(operand.span) + (batch * operand.batchStride + head * d) * bytes;
 }
 
 function zeroRows(
   heap: Heap,
   dtype: ScoreBlock["dtype"],
-  address: number,
-  rowStride: number,
+  { address, stride }: Rows,
   rows: number,
   columns: number,
   bytes: number,
 ): void {
   const memory = dtype === "float64" ? heap.float64() : heap.float32();
   for (let row = 0; row < rows; row++) {
-    const begin = address / bytes + row * rowStride;
+    const begin = address / bytes + row * stride;
     memory.fill(0, begin, begin + columns);
   }
 }

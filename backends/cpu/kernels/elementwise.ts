@@ -7,7 +7,8 @@
 import type { Span } from "../../../core/contracts/backend.ts";
 import { ShapeError } from "../../../core/contracts/errors.ts";
 import type { BinaryOp, StridedOperand, UnaryOp } from "../../../core/contracts/kernels.ts";
-import { isHalf, toBfloat16 } from "../../../core/runtime/half/plain.ts";
+import { fillElements } from "../../../core/runtime/half/fill.ts";
+import { isHalf } from "../../../core/runtime/half/plain.ts";
 import { numelOf } from "../../../core/tensor/shape.ts";
 import { erf } from "./erf.ts";
 import { elements, type Floats, floats, floatsOf, type Heap, requireLength, requireSame } from "./heap.ts";
@@ -79,11 +80,7 @@ function normalCdf(x: number): number {
 
 /** Writes `value` to every element, of any dtype. */
 export function fill(heap: Heap, out: Span, value: number): void {
-  const view = heap.view(out);
-  if (view instanceof BigInt64Array) view.fill(BigInt(Math.trunc(value)));
-  else if (out.dtype === "bfloat16") view.fill(toBfloat16(value));
-  else if (out.dtype === "bool") view.fill(value === 0 ? 0 : 1);
-  else (view as Float32Array).fill(value);
+  fillElements(heap.view(out), out.dtype, value);
 }
 
 /** See `Kernels.unary`. */

@@ -5,6 +5,7 @@
  */
 import type { Span } from "../../../core/contracts/backend.ts";
 import { bytesOf, DTYPES, type DType, newHostArray } from "../../../core/contracts/dtype.ts";
+import { fillElements } from "../../../core/runtime/half/fill.ts";
 import type { Gpu } from "../dispatch.ts";
 import { inPieces, part } from "../spans.ts";
 import { BYTES_WORKGROUP, fillSource } from "../wgsl/bytes.ts";
@@ -24,17 +25,7 @@ export function fill(gpu: Gpu, out: Span, value: number): void {
 /** The eight bytes that repeat when every element is `value`. */
 function patternOf(dtype: DType, value: number): readonly [number, number] {
   const host = newHostArray(dtype, 8 / DTYPES[dtype].bytes);
-  if (host instanceof BigInt64Array) host.fill(BigInt(Math.trunc(value)));
-  else if (dtype === "bfloat16") host.fill(bfloat16Bits(value));
-  else if (dtype === "bool") host.fill(value === 0 ? 0 : 1);
-  else (host as Float32Array).fill(value);
+  fillElements(host, dtype, value);
   const words = new Uint32Array(bytesOf(host).slice().buffer);
   return [words[0]!, words[1]!];
-}
-
-/** The bfloat16 nearest to `value`, ties to even. */
-function bfloat16Bits(value: number): number {
-  const bits = new Uint32Array(new Float32Array([value]).buffer)[0]!;
-  if (Number.isNaN(value)) return 0x7fc0;
-  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
 }

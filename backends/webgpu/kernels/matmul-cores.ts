@@ -4,10 +4,7 @@
  * @module
  */
 import type { Gpu } from "../dispatch.ts";
-
-/** Extent of the subgroup matrices that kernels use, and lanes of the subgroups that share them. */
-const MATRIX = 16;
-const LANES = 32;
+import { LANES, MATRIX } from "../wgsl/subgroup-matrix.ts";
 
 /** Whether products of float16 matrices, added up in float32, run on matrix units of the shape that kernels use. */
 export function tensorCores({ features }: Gpu): boolean {

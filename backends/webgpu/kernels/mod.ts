@@ -16,10 +16,9 @@ import { float8Scale, fromFloat8, toFloat8 } from "./float8.ts";
 import { gated, gatedBackward } from "./gated.ts";
 import { crossEntropy, crossEntropyBackward } from "./loss.ts";
 import { matmul } from "./matmul.ts";
-import { layerNorm, layerNormBackward } from "./norm.ts";
+import { layerNorm, layerNormBackward, rmsNorm, rmsNormBackward } from "./norm.ts";
 import { adamw, sgd } from "./optimizer.ts";
 import { normPower, reduce } from "./reduce.ts";
-import { rmsNorm, rmsNormBackward } from "./rms-norm.ts";
 import { rotary } from "./rotary.ts";
 import { softmax, softmaxBackward } from "./softmax.ts";
 

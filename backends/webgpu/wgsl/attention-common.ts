@@ -7,7 +7,7 @@
  * @module
  */
 import type { FloatType } from "../spans.ts";
-import type { ElementType, Operand } from "./source.ts";
+import type { ElementType, KernelSource, Operand } from "./source.ts";
 
 /** What a kernel is specialised for. */
 export interface AttentionVariant {
@@ -56,6 +56,45 @@ export function attentionParams(...strided: readonly string[]): Readonly<Record<
   return params;
 }
 
+/** Operands and scalars of a kernel. */
+type Signature = Pick<KernelSource, "operands" | "params">;
+
+/** Of forward kernels. */
+export function forwardSignature(words: ElementType, stats: FloatType): Signature {
+  return {
+    operands: attentionOperands(words, stats, {
+      query: "read",
+      key: "read",
+      value: "read",
+      out: "write",
+      lse: "lse write",
+    }),
+    params: attentionParams("query", "key", "value", "out"),
+  };
+}
+
+/** Results of a part of the backward pass. */
+export function gradientsOf(owner: Owner): readonly string[] {
+  return owner === "query" ? ["dQuery"] : ["dKey", "dValue"];
+}
+
+/** Of backward kernels. */
+export function backwardSignature(words: ElementType, stats: FloatType, owner: Owner): Signature {
+  const results = gradientsOf(owner);
+  return {
+    operands: attentionOperands(words, stats, {
+      query: "read",
+      key: "read",
+      value: "read",
+      gradient: "read",
+      ...Object.fromEntries(results.map((name) => [name, "write"] as const)),
+      lse: "lse",
+      delta: "delta",
+    }),
+    params: attentionParams("query", "key", "value", "gradient", ...results),
+  };
+}
+
 /** The variant in a few letters, for the kernel's name. */
 export function attentionName({ element, headDim, causal, vector }: AttentionVariant): string {
   return `${element} ${headDim}${causal ? " causal" : ""}${vector ? "" : " scalar"}`;
@@ -99,4 +138,17 @@ export function attentionPrologue(owner: Owner, rows: number): string {
   let batch = plane / ${width};
   let head = plane % ${width};
   let rowBegin = (${block}) * ${rows}u;`;
+}
+
+/** Declares where the rows of a head begin in an operand: `nameStart`. */
+export function headStart(name: string, head: string, headDim: number): string {
+  return `let ${name}Start = batch * p.${name}Batch + ${head} * ${headDim}u;`;
+}
+
+/** Where the heads of a workgroup's queries begin, forward. */
+export function forwardStarts(headDim: number): string {
+  return `let keyHead = head * p.keyHeads / p.heads;
+  ${headStart("query", "head", headDim)}
+  ${headStart("key", "keyHead", headDim)}
+  ${headStart("value", "keyHead", headDim)}`;
 }

@@ -11,6 +11,9 @@ import {
   attentionOperands,
   attentionParams,
   attentionPrologue,
+  backwardSignature,
+  forwardSignature,
+  type Owner,
 } from "./attention-common.ts";
 import type { KernelSource } from "./source.ts";
 
@@ -19,8 +22,28 @@ export const PLAIN_ROWS = 64;
 /** Largest head dimension. */
 export const PLAIN_DEPTH = 256;
 
-const CAUSAL = "p.causal != 0u";
-const OWN_PARAMS = { headDim: "u32", causal: "u32" } as const;
+/** The kernel of a name and signature: `main` sees the `row` of its thread. */
+function plainKernel(
+  name: string,
+  owner: Owner,
+  { operands, params }: Pick<KernelSource, "operands" | "params">,
+  main: string,
+): KernelSource {
+  return {
+    name,
+    operands,
+    params: { ...params, headDim: "u32", causal: "u32" },
+    workgroup: PLAIN_ROWS,
+    declarations: attentionFunctions("p.causal != 0u"),
+    main: `${ownRow(owner)}${main}`,
+  };
+}
+
+const ownRow = (owner: Owner): string => `
+  ${attentionPrologue(owner, PLAIN_ROWS)}
+  let row = rowBegin + t;
+  if (row >= p.${owner}Length) { return; }
+`;
 
 const each = (body: string): string => `for (var d = 0u; d < p.headDim; d++) { ${body} }`;
 const array = (...names: readonly string[]): string =>
@@ -31,23 +54,11 @@ const at = (name: string, row: string, head: string): string =>
 
 /** Forward: one thread a query, with the running maximum and sum of online softmax. */
 export function attentionPlain(element: FloatType, stats: FloatType): KernelSource {
-  return {
-    name: `attention plain ${element} ${stats}`,
-    operands: attentionOperands(element, stats, {
-      query: "read",
-      key: "read",
-      value: "read",
-      out: "write",
-      lse: "lse write",
-    }),
-    params: { ...attentionParams("query", "key", "value", "out"), ...OWN_PARAMS },
-    workgroup: PLAIN_ROWS,
-    declarations: attentionFunctions(CAUSAL),
-    main: `
-  ${attentionPrologue("query", PLAIN_ROWS)}
-  let row = rowBegin + t;
-  if (row >= p.queryLength) { return; }
-  let keyHead = head * p.keyHeads / p.heads;
+  return plainKernel(
+    `attention plain ${element} ${stats}`,
+    "query",
+    forwardSignature(element, stats),
+    `  let keyHead = head * p.keyHeads / p.heads;
   let first = ${at("query", "row", "head")};
   ${array("q", "sum")}
   ${each("q[d] = f32($query[first + d]) * p.scale * LOG2E; sum[d] = 0.0;")}
@@ -71,30 +82,16 @@ export function attentionPlain(element: FloatType, stats: FloatType): KernelSour
   let to = ${at("out", "row", "head")};
   ${each(`$out[to + d] = ${element}(sum[d] * factor);`)}
   $lse[p.lse_at + plane * p.queryLength + row] = ${stats}(logSum(peak, total));`,
-  };
+  );
 }
 
 /** Backward for queries: one thread a query. */
 export function attentionPlainQuery(element: FloatType, stats: FloatType): KernelSource {
-  return {
-    name: `attention plain-query ${element} ${stats}`,
-    operands: attentionOperands(element, stats, {
-      query: "read",
-      key: "read",
-      value: "read",
-      gradient: "read",
-      dQuery: "write",
-      lse: "lse",
-      delta: "delta",
-    }),
-    params: { ...attentionParams("query", "key", "value", "gradient", "dQuery"), ...OWN_PARAMS },
-    workgroup: PLAIN_ROWS,
-    declarations: attentionFunctions(CAUSAL),
-    main: `
-  ${attentionPrologue("query", PLAIN_ROWS)}
-  let row = rowBegin + t;
-  if (row >= p.queryLength) { return; }
-  let keyHead = head * p.keyHeads / p.heads;
+  return plainKernel(
+    `attention plain-query ${element} ${stats}`,
+    "query",
+    backwardSignature(element, stats, "query"),
+    `  let keyHead = head * p.keyHeads / p.heads;
   let firstQ = ${at("query", "row", "head")};
   let firstG = ${at("gradient", "row", "head")};
   ${array("q", "g", "sum")}
@@ -114,31 +111,16 @@ export function attentionPlainQuery(element: FloatType, stats: FloatType): Kerne
   }
   let to = ${at("dQuery", "row", "head")};
   ${each(`$dQuery[to + d] = ${element}(sum[d]);`)}`,
-  };
+  );
 }
 
 /** Backward for keys and values: one thread a key, over the queries of all heads that share it. */
 export function attentionPlainKey(element: FloatType, stats: FloatType): KernelSource {
-  return {
-    name: `attention plain-key ${element} ${stats}`,
-    operands: attentionOperands(element, stats, {
-      query: "read",
-      key: "read",
-      value: "read",
-      gradient: "read",
-      dKey: "write",
-      dValue: "write",
-      lse: "lse",
-      delta: "delta",
-    }),
-    params: { ...attentionParams("query", "key", "value", "gradient", "dKey", "dValue"), ...OWN_PARAMS },
-    workgroup: PLAIN_ROWS,
-    declarations: attentionFunctions(CAUSAL),
-    main: `
-  ${attentionPrologue("key", PLAIN_ROWS)}
-  let row = rowBegin + t;
-  if (row >= p.keyLength) { return; }
-  let sharing = p.heads / p.keyHeads;
+  return plainKernel(
+    `attention plain-key ${element} ${stats}`,
+    "key",
+    backwardSignature(element, stats, "key"),
+    `  let sharing = p.heads / p.keyHeads;
   let firstK = ${at("key", "row", "head")};
   let firstV = ${at("value", "row", "head")};
   ${array("k", "v", "sumK", "sumV")}
@@ -159,7 +141,7 @@ export function attentionPlainKey(element: FloatType, stats: FloatType): KernelS
   let toK = ${at("dKey", "row", "head")};
   let toV = ${at("dValue", "row", "head")};
   ${each(`$dKey[toK + d] = ${element}(sumK[d]); $dValue[toV + d] = ${element}(sumV[d]);`)}`,
-  };
+  );
 }
 
 /** `delta`: for each query the product of its output and its gradient, which every backward kernel needs. */
@@ -179,11 +161,7 @@ export function attentionDelta(element: FloatType, vector: boolean): KernelSourc
     }),
     params: { ...attentionParams("out", "gradient"), headDim: "u32" },
     workgroup: PLAIN_ROWS,
-    main: `
-  ${attentionPrologue("query", PLAIN_ROWS)}
-  let row = rowBegin + t;
-  if (row >= p.queryLength) { return; }
-  let x = ${first("out")};
+    main: `${ownRow("query")}  let x = ${first("out")};
   let y = ${first("gradient")};
   var sum = 0.0;
   for (var d = 0u; d < p.headDim / ${word}u; d++) { ${product} }

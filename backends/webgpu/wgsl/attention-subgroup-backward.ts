@@ -1,37 +1,37 @@
 /**
- * Attention on subgroup matrices, backward: the same two passes as in `attention-tile-backward.ts` (which names x and y),
- * four subgroups to a workgroup, 16 owned rows to each. Gradients add up in subgroup matrices over the whole walk.
+ * Attention on subgroup matrices, backward: the walk of `attention-backward.ts` (which names x and y), four
+ * subgroups to a workgroup, 16 owned rows to each. Gradients add up in subgroup matrices over the whole walk.
  *
  * @module
  */
+import { backwardSides, ownedStarts, statisticsAt, walkOthers } from "./attention-backward.ts";
 import {
   type AttentionVariant,
   attentionFunctions,
   attentionName,
-  attentionOperands,
-  attentionParams,
   attentionPrologue,
+  backwardSignature,
+  gradientsOf,
   type Owner,
 } from "./attention-common.ts";
 import {
   chunksOf,
-  LANES,
   loadEight,
   loadOwned,
   loadWeights,
-  MATRIX,
+  MATRIX_KERNEL,
   matrixTile,
+  matrixWords,
   OWNED_ROWS,
   PACK,
-  range,
-  SUBGROUPS,
   scores,
   stageRows,
   storeEight,
   weigh,
-  ZERO,
 } from "./attention-subgroup.ts";
+import { range } from "./range.ts";
 import type { KernelSource } from "./source.ts";
+import { MATRIX, ZERO } from "./subgroup-matrix.ts";
 
 /** The kernel for a variant and the rows that it owns. */
 export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner): KernelSource {
@@ -39,25 +39,19 @@ export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner)
   const tile = matrixTile(headDim);
   const { depth, block, rowStride, scoreStride, weightStride } = tile;
   const ofQuery = owner === "query";
-  const [x1, x2, y1, y2] = ofQuery
-    ? ["query", "gradient", "key", "value"]
-    : ["key", "value", "query", "gradient"];
-  const [xLength, yLength] = ofQuery ? ["p.queryLength", "p.keyLength"] : ["p.keyLength", "p.queryLength"];
+  const { x1, x2, y1, y2, xLength, yLength } = backwardSides(owner);
   const y2At = block * rowStride;
   const scoresAt = 2 * block * rowStride;
   // Owned rows are staged once, where the blocks and scores come later.
   const size = Math.max(scoresAt + OWNED_ROWS * scoreStride, OWNED_ROWS * rowStride);
-  const others = { rows: block, begin: "begin", length: yLength! } as const;
+  const others = { rows: block, begin: "begin", length: yLength } as const;
   const columns = range(depth / MATRIX);
-  const results = ofQuery ? ["dQuery"] : ["dKey", "dValue"];
+  const results = gradientsOf(owner);
   const sums = ofQuery ? ["first"] : ["first", "second"];
   const chunk = (i: number): string => `(half + ${2 * i}u)`;
   const parts = chunksOf(block).flatMap((i) => [0, 1].map((part) => ({ i, part, name: `${i}_${part}` })));
   const read = (i: number, part: number): string =>
     `bitcast<vec4<f32>>(tile[strip + row * ${scoreStride}u + 2u * ${chunk(i)} + ${part}u])`;
-  const start = (name: string, head: string): string =>
-    `let ${name}Start = batch * p.${name}Batch + ${head} * ${headDim}u;`;
-  const statistics = (query: string): string => `(batch * p.heads + queryHead) * p.queryLength + ${query}`;
   const weights = parts.map(({ i, part, name }) => {
     const first = `begin + 8u * ${chunk(i)} + ${4 * part}u`;
     const others = `(vec4<u32>(${first}) + vec4<u32>(0u, 1u, 2u, 3u))`;
@@ -71,7 +65,7 @@ export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner)
   const loop = (begin: string, end: string): string => `
   for (var begin = ${begin}; begin < ${end}; begin += ${block}u) {
     workgroupBarrier();
-    ${stageRows(tile, { name: y1!, to: 0, ...others }, { name: y2!, to: y2At, ...others })}
+    ${stageRows(tile, { name: y1, to: 0, ...others }, { name: y2, to: y2At, ...others })}
     ${
       ofQuery
         ? ""
@@ -79,7 +73,7 @@ export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner)
       let query = begin + t;
       var lse = 0.0; var delta = 0.0; var limit = 0u;
       if (query < p.queryLength) {
-        let stat = ${statistics("query")};
+        let stat = ${statisticsAt("query")};
         lse = f32($lse[p.lse_at + stat]) * LOG2E;
         delta = $delta[p.delta_at + stat];
         limit = visible(query);
@@ -121,7 +115,7 @@ export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner)
   }`;
   const owned = (name: string, to: string): string => `
   workgroupBarrier();
-  ${stageRows(tile, { name, rows: OWNED_ROWS, begin: "rowBegin", length: xLength!, to: 0 })}
+  ${stageRows(tile, { name, rows: OWNED_ROWS, begin: "rowBegin", length: xLength, to: 0 })}
   workgroupBarrier();
   ${loadOwned(tile, to, 0)}`;
   // Results leave through the score strips, in turns of their width.
@@ -149,20 +143,18 @@ export function attentionMatrixBackward(variant: AttentionVariant, owner: Owner)
   }`;
       })
       .join("\n  ");
+  const statistics = `let limit = visible(own);
+  var lse = 0.0;
+  var delta = 0.0;
+  if (own < p.queryLength) {
+    let stat = ${statisticsAt("own")};
+    lse = f32($lse[p.lse_at + stat]) * LOG2E;
+    delta = $delta[p.delta_at + stat];
+  }`;
   return {
     name: `attention matrix-${owner} ${attentionName(variant)}`,
-    operands: attentionOperands(variant.vector ? "vec4<u32>" : "f16", variant.stats, {
-      query: "read",
-      key: "read",
-      value: "read",
-      gradient: "read",
-      ...Object.fromEntries(results.map((name) => [name, "write"] as const)),
-      lse: "lse",
-      delta: "delta",
-    }),
-    params: attentionParams("query", "key", "value", "gradient", ...results),
-    workgroup: LANES * SUBGROUPS,
-    features: ["f16", "subgroups", "subgroup-matrix"],
+    ...backwardSignature(matrixWords(variant), variant.stats, owner),
+    ...MATRIX_KERNEL,
     declarations: `
 var<workgroup> tile: array<vec4<u32>, ${size}>;
 ${ofQuery ? "" : `var<workgroup> lses: array<vec4<f32>, ${block / 4}>;\nvar<workgroup> deltas: array<vec4<f32>, ${block / 4}>;\nvar<workgroup> sees: array<vec4<u32>, ${block / 4}>;`}
@@ -176,31 +168,11 @@ ${results.map((name) => storeEight(variant, name)).join("\n")}`,
   let row = lane / 2u;
   let half = lane % 2u;
   let own = rowBegin + subgroup * ${MATRIX}u + row;
-  ${ofQuery ? `let queryHead = head; let keyHead = head * p.keyHeads / p.heads;` : "let keyHead = head;"}
-  ${start("key", "keyHead")} ${start("value", "keyHead")}
-  ${ofQuery ? `${start("query", "queryHead")} ${start("gradient", "queryHead")}` : ""}
-  ${owned(x1!, "x")}
-  ${owned(x2!, "z")}
+  ${ownedStarts(owner, headDim)}
+  ${owned(x1, "x")}
+  ${owned(x2, "z")}
   ${sums.map((sum) => columns.map((j) => `var ${sum}${j} = ${ZERO};`).join(" ")).join("\n  ")}
-  ${
-    ofQuery
-      ? `let limit = visible(own);
-  var lse = 0.0;
-  var delta = 0.0;
-  if (own < p.queryLength) {
-    let stat = ${statistics("own")};
-    lse = f32($lse[p.lse_at + stat]) * LOG2E;
-    delta = $delta[p.delta_at + stat];
-  }
-  let end = visible(min(rowBegin + ${OWNED_ROWS - 1}u, p.queryLength - 1u));
-  ${loop("0u", "end")}`
-      : `let sharing = p.heads / p.keyHeads;
-  let firstBlock = firstQuery(rowBegin) / ${block}u * ${block}u;
-  for (var queryHead = head * sharing; queryHead < (head + 1u) * sharing; queryHead++) {
-  ${start("query", "queryHead")} ${start("gradient", "queryHead")}
-  ${loop("firstBlock", "p.queryLength")}
-  }`
-  }
+  ${walkOthers(owner, { headDim, rows: OWNED_ROWS, block, statistics, loop })}
   ${results.map((name, n) => store(name, sums[n]!, n === 0 ? " * p.scale" : "")).join("\n  ")}`,
   };
 }

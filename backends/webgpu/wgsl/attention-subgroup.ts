@@ -10,26 +10,25 @@ import {
   type AttentionVariant,
   attentionFunctions,
   attentionName,
-  attentionOperands,
-  attentionParams,
   attentionPrologue,
+  forwardSignature,
+  forwardStarts,
 } from "./attention-common.ts";
-import type { KernelSource } from "./source.ts";
+import { type StagedRows, stageWords } from "./attention-stage.ts";
+import { range } from "./range.ts";
+import type { ElementType, KernelFeature, KernelSource } from "./source.ts";
+import { LANES, loadMatrix, MATRIX, ZERO } from "./subgroup-matrix.ts";
 
-/** Extent of a subgroup matrix, lanes of a subgroup, subgroups of a workgroup, and rows that a workgroup owns. */
-export const MATRIX = 16;
-/** Invocations of a subgroup that the matrix kernels are written for. */
-export const LANES = 32;
 /** Subgroups of a workgroup. */
 export const SUBGROUPS = 4;
 /** Query rows that one workgroup owns. */
 export const OWNED_ROWS: number = MATRIX * SUBGROUPS;
 
-/**
- * A matrix of zeros. Said outright: a declaration without a value is zeroed once a function, not once an iteration, by
- * Dawn's SPIR-V for these types.
- */
-export const ZERO: string = `subgroup_matrix_result<f32, ${MATRIX}, ${MATRIX}>()`;
+/** What every kernel of this kind needs and has. */
+export const MATRIX_KERNEL: {
+  readonly workgroup: number;
+  readonly features: readonly KernelFeature[];
+} = { workgroup: LANES * SUBGROUPS, features: ["f16", "subgroups", "subgroup-matrix"] };
 
 /** Extents of tiles for a head dimension; strides and sizes count 16-byte words. */
 export interface MatrixTile {
@@ -43,9 +42,6 @@ export interface MatrixTile {
   readonly weightStride: number;
 }
 
-/** `0 ... count - 1`. */
-export const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
-
 /** The tile for a head dimension up to 128. */
 export function matrixTile(headDim: number): MatrixTile {
   const depth = Math.ceil(headDim / MATRIX) * MATRIX;
@@ -57,6 +53,11 @@ export function matrixTile(headDim: number): MatrixTile {
 export function matrixBytes(headDim: number): number {
   const { block, rowStride, scoreStride, weightStride } = matrixTile(headDim);
   return 16 * (2 * block * rowStride + OWNED_ROWS * (scoreStride + Math.max(rowStride, weightStride)));
+}
+
+/** What operands are read and written as. */
+export function matrixWords({ vector }: AttentionVariant): ElementType {
+  return vector ? "vec4<u32>" : "f16";
 }
 
 /** A function that loads eight neighbours of a row as a word, zero beyond the head dimension. */
@@ -93,47 +94,22 @@ fn pack(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
   return vec4<u32>(bitcast<u32>(l.xy), bitcast<u32>(l.zw), bitcast<u32>(h.xy), bitcast<u32>(h.zw));
 }`;
 
-/** Rows of an operand to stage, from `begin`, at word `to`. */
-export interface Staged {
-  readonly name: string;
-  readonly rows: number;
-  readonly begin: string;
-  /** Rows that there are. */
-  readonly length: string;
-  readonly to: number;
-}
-
-/** Stages rows of operands. All loads are issued before the first store, so that their latencies overlap. */
-export function stageRows(tile: MatrixTile, ...operands: readonly Staged[]): string {
-  const words = tile.depth / 8;
+/** Stages rows of operands. */
+export function stageRows({ depth, rowStride }: MatrixTile, ...operands: readonly StagedRows[]): string {
+  const words = depth / 8;
   const threads = LANES * SUBGROUPS;
-  const steps = operands.flatMap((operand, n) =>
-    range(Math.ceil((operand.rows * words) / threads)).map((i) => ({ operand, i, value: `eight${n}_${i}` })),
-  );
-  const place = (i: number): string =>
-    `let r = (t + ${i * threads}u) / ${words}u; let d = (t + ${i * threads}u) % ${words}u;`;
-  const loads = steps.map(({ operand: { name, begin, length }, i, value }) => {
-    const row = `${name}Start + (${begin} + r) * p.${name}Row`;
-    return `var ${value} = vec4<u32>(); { ${place(i)} if (${begin} + r < ${length}) { ${value} = load_${name}(${row}, d * 8u); } }`;
-  });
-  const stores = steps.map(({ operand: { rows, to }, i, value }) => {
+  return stageWords({ threads, words, word: 8 }, operands, ({ rows, to }, value, i) => {
     const guard = (i + 1) * threads <= rows * words ? "" : `if (r < ${rows}u)`;
-    return `{ ${place(i)} ${guard} { tile[${to}u + r * ${tile.rowStride}u + d] = ${value}; } }`;
+    return `${guard} { tile[${to}u + r * ${rowStride}u + d] = ${value}; }`;
   });
-  return `{
-      ${[...loads, ...stores].join("\n      ")}
-    }`;
 }
-
-const load = (side: "left" | "right", order: "row_major" | "col_major", at: string, stride: number): string =>
-  `subgroupMatrixLoad<subgroup_matrix_${side}<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, ${at}, ${stride}u)`;
 
 /** Loads the subgroup's rows, staged at word `at`, as left matrices `name0`, `name1`, ... along the depth. */
 export function loadOwned(tile: MatrixTile, name: string, at: number): string {
   return range(tile.depth / MATRIX)
     .map(
       (d) =>
-        `let ${name}${d} = ${load("left", "row_major", `${at}u + subgroup * ${MATRIX * tile.rowStride}u + ${2 * d}u`, tile.rowStride)};`,
+        `let ${name}${d} = ${loadMatrix("left", "row_major", `${at}u + subgroup * ${MATRIX * tile.rowStride}u + ${2 * d}u`, tile.rowStride)};`,
     )
     .join(" ");
 }
@@ -144,7 +120,7 @@ export function scores(tile: MatrixTile, owned: string, rowsAt: number): string 
     .map((j) => {
       const steps = range(tile.depth / MATRIX).map(
         (d) =>
-          `s = subgroupMatrixMultiplyAccumulate(${owned}${d}, ${load("right", "col_major", `${rowsAt + j * MATRIX * tile.rowStride + 2 * d}u`, tile.rowStride)}, s);`,
+          `s = subgroupMatrixMultiplyAccumulate(${owned}${d}, ${loadMatrix("right", "col_major", `${rowsAt + j * MATRIX * tile.rowStride + 2 * d}u`, tile.rowStride)}, s);`,
       );
       return `{ var s = ${ZERO}; ${steps.join(" ")} subgroupMatrixStore<row_major>(&tile, strip + ${4 * j}u, s, ${tile.scoreStride}u); }`;
     })
@@ -154,7 +130,9 @@ export function scores(tile: MatrixTile, owned: string, rowsAt: number): string 
 /** Loads a weight strip at word `at` as left matrices `name0`, `name1`, ... along the block. */
 export function loadWeights(tile: MatrixTile, name: string, at: string): string {
   return range(tile.block / MATRIX)
-    .map((k) => `let ${name}${k} = ${load("left", "row_major", `${at} + ${2 * k}u`, tile.weightStride)};`)
+    .map(
+      (k) => `let ${name}${k} = ${loadMatrix("left", "row_major", `${at} + ${2 * k}u`, tile.weightStride)};`,
+    )
     .join(" ");
 }
 
@@ -169,7 +147,7 @@ export function weigh(
   return range(tile.block / MATRIX)
     .map(
       (k) =>
-        `${result} = subgroupMatrixMultiplyAccumulate(${weights}${k}, ${load("right", "row_major", `${rowsAt + k * MATRIX * tile.rowStride + 2 * column}u`, tile.rowStride)}, ${result});`,
+        `${result} = subgroupMatrixMultiplyAccumulate(${weights}${k}, ${loadMatrix("right", "row_major", `${rowsAt + k * MATRIX * tile.rowStride + 2 * column}u`, tile.rowStride)}, ${result});`,
     )
     .join(" ");
 }
@@ -201,16 +179,8 @@ export function attentionMatrix(variant: AttentionVariant): KernelSource {
   const parts = chunksOf(block).flatMap((i) => [0, 1].map((part) => ({ i, part, name: `s${i}_${part}` })));
   return {
     name: `attention matrix ${attentionName(variant)}`,
-    operands: attentionOperands(variant.vector ? "vec4<u32>" : "f16", variant.stats, {
-      query: "read",
-      key: "read",
-      value: "read",
-      out: "write",
-      lse: "lse write",
-    }),
-    params: attentionParams("query", "key", "value", "out"),
-    workgroup: LANES * SUBGROUPS,
-    features: ["f16", "subgroups", "subgroup-matrix"],
+    ...forwardSignature(matrixWords(variant), stats),
+    ...MATRIX_KERNEL,
     declarations: `
 var<workgroup> tile: array<vec4<u32>, ${size}>;
 ${attentionFunctions(String(variant.causal))}
@@ -219,10 +189,7 @@ ${["query", "key", "value"].map((name) => loadEight(variant, name)).join("\n")}
 ${storeEight(variant, "out")}`,
     main: `
   ${attentionPrologue("query", OWNED_ROWS)}
-  let keyHead = head * p.keyHeads / p.heads;
-  let queryStart = batch * p.queryBatch + head * ${headDim}u;
-  let keyStart = batch * p.keyBatch + keyHead * ${headDim}u;
-  let valueStart = batch * p.valueBatch + keyHead * ${headDim}u;
+  ${forwardStarts(headDim)}
   let strip = ${scoresAt}u + subgroup * ${MATRIX * scoreStride}u;
   let weights = ${queriesAt}u + subgroup * ${MATRIX * weightStride}u;
   let row = lane / 2u;

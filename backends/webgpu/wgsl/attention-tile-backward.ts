@@ -1,27 +1,23 @@
 /**
- * Attention on plain arithmetic units, backward: probabilities are computed again from the saved log of their sum. One
- * kernel owns blocks of queries and walks over keys (dQuery), the same one the other way round owns keys and walks over the
- * queries of all heads that share them (dKey, dValue), so that no two workgroups add to one element.
- *
- * In both, x are the owned rows and y the others: x1, y1 are query and key, whose product is the score; x2, y2 are the
- * output's gradient and the value, whose product is the probability's gradient.
+ * Attention on plain arithmetic units, backward: the tiles of `attention-tile.ts` in the walk of `attention-backward.ts`,
+ * which names x and y.
  *
  * @module
  */
+import { backwardSides, ownedStarts, statisticsAt, walkOthers } from "./attention-backward.ts";
 import {
   type AttentionVariant,
   attentionFunctions,
   attentionName,
-  attentionOperands,
-  attentionParams,
   attentionPrologue,
+  backwardSignature,
+  gradientsOf,
   type Owner,
 } from "./attention-common.ts";
 import {
   type AttentionTile,
   attentionTile,
   loadFour,
-  range,
   rowOf,
   type Staged,
   scoreTile,
@@ -29,8 +25,10 @@ import {
   stageWeights,
   storeFour,
   TILE_COLUMNS,
+  tileWords,
   weighRows,
 } from "./attention-tile.ts";
+import { range } from "./range.ts";
 import type { KernelSource } from "./source.ts";
 
 /**
@@ -49,16 +47,13 @@ export function attentionTiledBackward(
   const { rows, quads, slices } = tile;
   const own = quads.flatMap((q) => range(4).map((r) => q * 4 + r));
   const ofQuery = owner === "query";
-  const [x1, x2, y1, y2] = ofQuery
-    ? ["query", "gradient", "key", "value"]
-    : ["key", "value", "query", "gradient"];
-  const [xLength, yLength] = ofQuery ? ["p.queryLength", "p.keyLength"] : ["p.keyLength", "p.queryLength"];
+  const { x1, x2, y1, y2, xLength, yLength } = backwardSides(owner);
   const { x1At, x2At, y1At, y2At, rowsAt, size } = arena(tile, resident);
   const ownRows = (name: string, to: number): Staged => ({
     name,
     rows,
     begin: "rowBegin",
-    length: xLength!,
+    length: xLength,
     to,
     transposed: true,
   });
@@ -66,14 +61,11 @@ export function attentionTiledBackward(
     name,
     rows: TILE_COLUMNS,
     begin: "begin",
-    length: yLength!,
+    length: yLength,
     to,
     transposed,
   });
   const stage = (...operands: readonly Staged[]): string => stageRows(tile, ...operands);
-  const start = (name: string, head: string): string =>
-    `let ${name}Start = batch * p.${name}Batch + ${head} * ${headDim}u;`;
-  const statistics = (row: string): string => `(batch * p.heads + queryHead) * p.queryLength + ${row}`;
   const weights = own.map((i) =>
     ofQuery
       ? `{
@@ -90,7 +82,7 @@ export function attentionTiledBackward(
   const columnStatistics = `var lse = vec4<f32>(); var delta = vec4<f32>(); var sees = vec4<u32>();
     for (var j = 0u; j < 4u; j++) {
       if (others[j] < p.queryLength) {
-        let stat = ${statistics("others[j]")};
+        let stat = ${statisticsAt("others[j]")};
         lse[j] = f32($lse[p.lse_at + stat]) * LOG2E;
         delta[j] = $delta[p.delta_at + stat];
         sees[j] = visible(others[j]);
@@ -100,7 +92,7 @@ export function attentionTiledBackward(
     .map(
       (i) => `var lse${i} = 0.0; var delta${i} = 0.0;
   if (${rowOf(tile, i)} < p.queryLength) {
-    let stat = ${statistics(rowOf(tile, i))};
+    let stat = ${statisticsAt(rowOf(tile, i))};
     lse${i} = f32($lse[p.lse_at + stat]) * LOG2E;
     delta${i} = $delta[p.delta_at + stat];
   }`,
@@ -111,20 +103,20 @@ export function attentionTiledBackward(
     workgroupBarrier();
     ${
       resident
-        ? stage(block(y1!, y1At, true), block(y2!, y2At, true))
-        : stage(ownRows(x1!, x1At)) + stage(block(y1!, y1At, true))
+        ? stage(block(y1, y1At, true), block(y2, y2At, true))
+        : stage(ownRows(x1, x1At)) + stage(block(y1, y1At, true))
     }
     workgroupBarrier();
     ${own.map((i) => `var s${i} = vec4<f32>(); var g${i} = vec4<f32>();`).join(" ")}
     ${scoreTile(tile, "s", x1At, y1At)}
-    ${resident ? "" : `workgroupBarrier();\n    ${stage(ownRows(x2!, x2At))}\n    ${stage(block(y2!, y2At, true))}\n    workgroupBarrier();`}
+    ${resident ? "" : `workgroupBarrier();\n    ${stage(ownRows(x2, x2At))}\n    ${stage(block(y2, y2At, true))}\n    workgroupBarrier();`}
     ${scoreTile(tile, "g", x2At, y2At)}
     let others = vec4<u32>(begin + across * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
     ${ofQuery ? "" : columnStatistics}
     ${weights.join("\n    ")}
     workgroupBarrier();
     ${stageWeights(tile, "g", y1At)}
-    ${stage(block(y1!, rowsAt, false))}
+    ${stage(block(y1, rowsAt, false))}
     workgroupBarrier();
     ${weighRows(tile, "a", y1At, rowsAt)}
     ${
@@ -132,28 +124,15 @@ export function attentionTiledBackward(
         ? ""
         : `workgroupBarrier();
     ${stageWeights(tile, "s", y1At)}
-    ${stage(block(y2!, rowsAt, false))}
+    ${stage(block(y2, rowsAt, false))}
     workgroupBarrier();
     ${weighRows(tile, "b", y1At, rowsAt)}`
     }
   }`;
-  const results = ofQuery ? ["dQuery"] : ["dKey", "dValue"];
+  const results = gradientsOf(owner);
   return {
     name: `attention tile-${owner} ${attentionName(variant)}`,
-    operands: attentionOperands(
-      variant.vector ? `vec4<${variant.element}>` : variant.element,
-      variant.stats,
-      {
-        query: "read",
-        key: "read",
-        value: "read",
-        gradient: "read",
-        ...Object.fromEntries(results.map((name) => [name, "write"] as const)),
-        lse: "lse",
-        delta: "delta",
-      },
-    ),
-    params: attentionParams("query", "key", "value", "gradient", ...results),
+    ...backwardSignature(tileWords(variant), variant.stats, owner),
     workgroup: tile.threads,
     declarations: `
 var<workgroup> tile: array<vec4<f32>, ${size}>;
@@ -165,22 +144,9 @@ ${results.map((name) => storeFour(variant, name)).join("\n")}`,
   let across = t % 8u;
   let down = t / 8u;
   ${own.map((i) => slices.map((j) => `var a${i}_${j} = vec4<f32>(); ${ofQuery ? "" : `var b${i}_${j} = vec4<f32>();`}`).join(" ")).join("\n  ")}
-  ${ofQuery ? `let queryHead = head; let keyHead = head * p.keyHeads / p.heads;` : "let keyHead = head;"}
-  ${start("key", "keyHead")} ${start("value", "keyHead")}
-  ${ofQuery ? `${start("query", "queryHead")} ${start("gradient", "queryHead")}` : ""}
-  ${resident ? stage(ownRows(x1!, x1At)) + stage(ownRows(x2!, x2At)) : ""}
-  ${
-    ofQuery
-      ? `${rowStatistics}
-  let end = visible(min(rowBegin + ${rows - 1}u, p.queryLength - 1u));
-  ${loop("0u", "end")}`
-      : `let sharing = p.heads / p.keyHeads;
-  let first = firstQuery(rowBegin) / ${TILE_COLUMNS}u * ${TILE_COLUMNS}u;
-  for (var queryHead = head * sharing; queryHead < (head + 1u) * sharing; queryHead++) {
-  ${start("query", "queryHead")} ${start("gradient", "queryHead")}
-  ${loop("first", "p.queryLength")}
-  }`
-  }
+  ${ownedStarts(owner, headDim)}
+  ${resident ? stage(ownRows(x1, x1At)) + stage(ownRows(x2, x2At)) : ""}
+  ${walkOthers(owner, { headDim, rows, block: TILE_COLUMNS, statistics: rowStatistics, loop })}
   ${own
     .map(
       (i) => `{

@@ -9,11 +9,13 @@ import {
   type AttentionVariant,
   attentionFunctions,
   attentionName,
-  attentionOperands,
-  attentionParams,
   attentionPrologue,
+  forwardSignature,
+  forwardStarts,
 } from "./attention-common.ts";
-import type { KernelSource } from "./source.ts";
+import { type StagedRows, stageWords } from "./attention-stage.ts";
+import { range } from "./range.ts";
+import type { ElementType, KernelSource } from "./source.ts";
 
 /** Keys (forward) or looped rows (backward) of a block. */
 export const TILE_COLUMNS = 32;
@@ -33,9 +35,6 @@ export interface AttentionTile {
   readonly slices: readonly number[];
 }
 
-/** `0 ... count - 1`. */
-export const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
-
 /** The tile for a head dimension up to 128. */
 export function attentionTile(headDim: number, threads?: number): AttentionTile {
   const depth = Math.ceil(headDim / 32) * 32;
@@ -47,6 +46,11 @@ export function attentionTile(headDim: number, threads?: number): AttentionTile 
 /** Row i of a thread, in the workgroup's. */
 export function rowOf({ threads }: AttentionTile, i: number): string {
   return `rowBegin + ${Math.floor(i / 4) * (threads / ACROSS) * 4 + (i % 4)}u + down * 4u`;
+}
+
+/** What operands are read and written as. */
+export function tileWords({ element, vector }: AttentionVariant): ElementType {
+  return vector ? `vec4<${element}>` : element;
 }
 
 /** A function that loads four neighbours of a row, zero beyond the head dimension. */
@@ -69,46 +73,28 @@ export function storeFour(variant: AttentionVariant, name: string): string {
   return `fn store_${name}(rowStart: u32, d: u32, four: vec4<f32>) {\n  ${body}\n}`;
 }
 
-/** Rows of an operand to stage in workgroup memory. */
-export interface Staged {
-  readonly name: string;
-  readonly rows: number;
-  /** First row, and rows that there are. */
-  readonly begin: string;
-  readonly length: string;
-  /** First vector in workgroup memory. */
-  readonly to: number;
+/** Rows of an operand to stage, vector by vector. */
+export interface Staged extends StagedRows {
   /** Depth-major, for products along the depth; row by row otherwise. */
   readonly transposed: boolean;
 }
 
 /**
- * Stages rows of operands. All loads are issued before the first store, so that their latencies overlap. Depth-major
- * vectors are swizzled by their depth, as weights are by their column: neither stores nor loads meet in a bank.
+ * Stages rows of operands. Depth-major vectors are swizzled by their depth, as weights are by their column: neither stores
+ * nor loads meet in a bank.
  */
-export function stageRows(tile: AttentionTile, ...operands: readonly Staged[]): string {
-  const deep = tile.depth / 4;
-  const steps = operands.flatMap((operand, n) =>
-    range((operand.rows * deep) / tile.threads).map((i) => ({ operand, i, value: `four${n}_${i}` })),
+export function stageRows({ depth, threads }: AttentionTile, ...operands: readonly Staged[]): string {
+  const words = depth / 4;
+  return stageWords({ threads, words, word: 4 }, operands, ({ rows, to, transposed }, value) =>
+    transposed
+      ? range(4)
+          .map(
+            (j) =>
+              `tile[${to}u + (d * 4u + ${j}u) * ${rows / 4}u + ((r >> 2u) ^ (d & 7u))][r & 3u] = ${value}[${j}];`,
+          )
+          .join(" ")
+      : `tile[${to}u + r * ${words}u + d] = ${value};`,
   );
-  const place = (i: number): string =>
-    `let r = (t + ${i * tile.threads}u) / ${deep}u; let d = (t + ${i * tile.threads}u) % ${deep}u;`;
-  const loads = steps.map(({ operand: { name, begin, length }, i, value }) => {
-    const row = `${name}Start + (${begin} + r) * p.${name}Row`;
-    return `var ${value} = vec4<f32>(); { ${place(i)} if (${begin} + r < ${length}) { ${value} = load_${name}(${row}, d * 4u); } }`;
-  });
-  const stores = steps.map(({ operand: { rows, to, transposed }, i, value }) => {
-    const each = transposed
-      ? range(4).map(
-          (j) =>
-            `tile[${to}u + (d * 4u + ${j}u) * ${rows / 4}u + ((r >> 2u) ^ (d & 7u))][r & 3u] = ${value}[${j}];`,
-        )
-      : [`tile[${to}u + r * ${deep}u + d] = ${value};`];
-    return `{ ${place(i)} ${each.join(" ")} }`;
-  });
-  return `{
-      ${[...loads, ...stores].join("\n      ")}
-    }`;
 }
 
 /** Products of staged rows and staged columns, both depth-major: added to `name0`, `name1`, ..., four columns each. */
@@ -192,18 +178,7 @@ export function attentionTiled(variant: AttentionVariant, tile: AttentionTile): 
   );
   return {
     name: `attention tile ${attentionName(variant)}`,
-    operands: attentionOperands(
-      variant.vector ? `vec4<${variant.element}>` : variant.element,
-      variant.stats,
-      {
-        query: "read",
-        key: "read",
-        value: "read",
-        out: "write",
-        lse: "lse write",
-      },
-    ),
-    params: attentionParams("query", "key", "value", "out"),
+    ...forwardSignature(tileWords(variant), stats),
     workgroup: tile.threads,
     features: ["subgroups"],
     declarations: `
@@ -215,10 +190,7 @@ ${storeFour(variant, "out")}`,
   ${attentionPrologue("query", rows)}
   let across = t % 8u;
   let down = t / 8u;
-  let keyHead = head * p.keyHeads / p.heads;
-  let queryStart = batch * p.queryBatch + head * ${headDim}u;
-  let keyStart = batch * p.keyBatch + keyHead * ${headDim}u;
-  let valueStart = batch * p.valueBatch + keyHead * ${headDim}u;
+  ${forwardStarts(headDim)}
   ${own.map((i) => `var peak${i} = LOWEST; var total${i} = 0.0; ${slices.map((j) => `var o${i}_${j} = vec4<f32>();`).join(" ")}`).join("\n  ")}
   ${stageRows(tile, { name: "query", rows, begin: "rowBegin", length: "p.queryLength", to: 0, transposed: true })}
   let end = visible(min(rowBegin + ${rows - 1}u, p.queryLength - 1u));

@@ -100,7 +100,7 @@ function boxKernel(
  * word of source and target.
  */
 export const copySource: (unit: CopyUnit, rank: number, boxes: number) => KernelSource = memoized(
-  (unit: CopyUnit, rank: number, boxes: number): KernelSource => {
+  (unit, rank, boxes): KernelSource => {
     if (unit >= 4) {
       const type = UNITS[unit];
       const move = "$target[p.target_at + d] = $source[p.source_at + s];";
@@ -122,7 +122,7 @@ export const copySource: (unit: CopyUnit, rank: number, boxes: number) => Kernel
 
 /** Adds boxes of floats, or of vectors of four. */
 export const addSource: (type: FloatType, wide: boolean, rank: number, boxes: number) => KernelSource =
-  memoized((type: FloatType, wide: boolean, rank: number, boxes: number): KernelSource => {
+  memoized((type, wide, rank, boxes): KernelSource => {
     const element = wide ? (`vec4<${type}>` as const) : type;
     const sum = wide
       ? "vec4<f32>($target[at]) + vec4<f32>($source[p.source_at + s])"

@@ -139,7 +139,7 @@ fn float_of(x: vec2<u32>) -> u32 {
 
 /** One invocation a word of the result (two for int64), which may begin before the span and end behind it. */
 export const castSource: (from: CastDType, to: CastDType) => KernelSource = memoized(
-  (from: CastDType, to: CastDType): KernelSource => {
+  (from, to): KernelSource => {
     const floating = FLOATING.has(from);
     const bytes = BYTES[to];
     const perWord = Math.max(1, 4 / bytes);

@@ -34,7 +34,7 @@ fn philox(counter: u32, low: u32, high: u32) -> vec4<u32> {
 
 /** Keeps element i when word `i % 4` of block `i / 4` is at least `threshold`. Wide when spans begin at vectors. */
 export const dropoutSource: (type: FloatType, wide: boolean) => KernelSource = memoized(
-  (type: FloatType, wide: boolean): KernelSource => {
+  (type, wide): KernelSource => {
     const element = wide ? (`vec4<${type}>` as const) : type;
     const scalars = [0, 1, 2, 3].map((j) => {
       const place = wide ? `[p.out_at + i][${j}]` : `[p.out_at + 4u * i + ${j}u]`;

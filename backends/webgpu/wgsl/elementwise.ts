@@ -43,7 +43,7 @@ export function binaryFunction(op: BinaryOp): string {
 
 /** `out = op(x)`. */
 export const unarySource: (op: UnaryOp, type: FloatType, wide: boolean) => KernelSource = memoized(
-  (op: UnaryOp, type: FloatType, wide: boolean) =>
+  (op, type, wide) =>
     mapKernel(
       {
         name: `unary-${op}`,
@@ -59,7 +59,7 @@ export const unarySource: (op: UnaryOp, type: FloatType, wide: boolean) => Kerne
 
 /** `out = gradient * op'(x)`. */
 export const unaryBackwardSource: (op: UnaryOp, type: FloatType, wide: boolean) => KernelSource = memoized(
-  (op: UnaryOp, type: FloatType, wide: boolean) =>
+  (op, type, wide) =>
     mapKernel(
       {
         name: `unary-backward-${op}`,
@@ -74,24 +74,23 @@ export const unaryBackwardSource: (op: UnaryOp, type: FloatType, wide: boolean) 
 );
 
 /** `out = x * scale + shift`. */
-export const affineSource: (type: FloatType, wide: boolean) => KernelSource = memoized(
-  (type: FloatType, wide: boolean) =>
-    mapKernel(
-      {
-        name: "affine",
-        inputs: ["x"],
-        outputs: ["out"],
-        params: { scale: "f32", shift: "f32" },
-        body: "let out_new = x * p.scale + V(p.shift);",
-      },
-      type,
-      wide,
-    ),
+export const affineSource: (type: FloatType, wide: boolean) => KernelSource = memoized((type, wide) =>
+  mapKernel(
+    {
+      name: "affine",
+      inputs: ["x"],
+      outputs: ["out"],
+      params: { scale: "f32", shift: "f32" },
+      body: "let out_new = x * p.scale + V(p.shift);",
+    },
+    type,
+    wide,
+  ),
 );
 
 /** `out = op(a, b)` where both lie as `out` does. */
 export const binarySource: (op: BinaryOp, type: FloatType, wide: boolean) => KernelSource = memoized(
-  (op: BinaryOp, type: FloatType, wide: boolean) =>
+  (op, type, wide) =>
     mapKernel(
       {
         name: `binary-${op}`,

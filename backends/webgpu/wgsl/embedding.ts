@@ -30,7 +30,7 @@ function indexAt(long: boolean): string {
  * whole table of `entries` rows give NaN: nothing can be thrown here.
  */
 export const embeddingSource: (type: FloatType, wide: boolean, long: boolean) => KernelSource = memoized(
-  (type: FloatType, wide: boolean, long: boolean): KernelSource => ({
+  (type, wide, long): KernelSource => ({
     name: `embedding ${type}${wide ? "x4" : ""}${long ? " long" : ""}`,
     operands: [
       { name: "table", type: rowElement(type, wide) },
@@ -60,7 +60,7 @@ const TILE = EMBEDDING_WORKGROUP * INDICES_EACH;
  * positions give is added to it.
  */
 export const embeddingBackwardSource: (type: FloatType, wide: boolean, long: boolean) => KernelSource =
-  memoized((type: FloatType, wide: boolean, long: boolean): KernelSource => {
+  memoized((type, wide, long): KernelSource => {
     const value = wide ? "vec4<f32>" : "f32";
     const element = rowElement(type, wide);
     return {

@@ -12,7 +12,7 @@ import type { KernelSource } from "./source.ts";
 
 /** `out = op(x) * value`: the gate is `x`, as the functions call it. */
 export const gatedSource: (op: UnaryOp, type: FloatType, wide: boolean) => KernelSource = memoized(
-  (op: UnaryOp, type: FloatType, wide: boolean) =>
+  (op, type, wide) =>
     mapKernel(
       {
         name: `gated-${op}`,
@@ -33,7 +33,7 @@ export const gatedBackwardSource: (
   value: boolean,
   type: FloatType,
   wide: boolean,
-) => KernelSource = memoized((op: UnaryOp, gate: boolean, value: boolean, type: FloatType, wide: boolean) =>
+) => KernelSource = memoized((op, gate, value, type, wide) =>
   mapKernel(
     {
       name: `gated-backward-${op}${gate ? " gate" : ""}${value ? " value" : ""}`,

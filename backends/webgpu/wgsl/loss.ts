@@ -35,29 +35,21 @@ export const crossEntropySource: (
   long: boolean,
   workgroup: number,
   subgroups: boolean,
-) => KernelSource = memoized(
-  (
-    type: FloatType,
-    lossType: FloatType,
-    wide: boolean,
-    long: boolean,
-    workgroup: number,
-    subgroups: boolean,
-  ): KernelSource => {
-    const reduction = workgroupReduction(workgroup, subgroups);
-    return {
-      name: `cross-entropy ${type}${wide ? "x4" : ""} ${lossType}${long ? " long" : ""} ${workgroup}`,
-      operands: [
-        { name: "x", type: rowElement(type, wide) },
-        { name: "targets", type: "u32" },
-        { name: "losses", type: lossType, write: true },
-        { name: "sums", type: lossType, write: true },
-      ],
-      params: ROW_PARAMS,
-      workgroup,
-      features: reduction.features,
-      declarations: SPECIAL + rowPrelude(wide) + reduction.declarations,
-      main: `
+) => KernelSource = memoized((type, lossType, wide, long, workgroup, subgroups): KernelSource => {
+  const reduction = workgroupReduction(workgroup, subgroups);
+  return {
+    name: `cross-entropy ${type}${wide ? "x4" : ""} ${lossType}${long ? " long" : ""} ${workgroup}`,
+    operands: [
+      { name: "x", type: rowElement(type, wide) },
+      { name: "targets", type: "u32" },
+      { name: "losses", type: lossType, write: true },
+      { name: "sums", type: lossType, write: true },
+    ],
+    params: ROW_PARAMS,
+    workgroup,
+    features: reduction.features,
+    declarations: SPECIAL + rowPrelude(wide) + reduction.declarations,
+    main: `
         ${ROW}
         ${onlineSum(reduction, workgroup)}
         if (t == 0u) {
@@ -69,9 +61,8 @@ export const crossEntropySource: (
           $losses[p.losses_at + row] = ${lossType}(select(select(nan(), sum - chosen, valid), 0.0, ignored));
         }
       `,
-    };
-  },
-);
+  };
+});
 
 /** See `Kernels.crossEntropyBackward`. Operands: x, out, targets, sums, gradient. */
 export const crossEntropyBackwardSource: (
@@ -81,7 +72,7 @@ export const crossEntropyBackwardSource: (
   long: boolean,
   workgroup: number,
 ) => KernelSource = memoized(
-  (type: FloatType, lossType: FloatType, wide: boolean, long: boolean, workgroup: number): KernelSource => ({
+  (type, lossType, wide, long, workgroup): KernelSource => ({
     name: `cross-entropy-backward ${type}${wide ? "x4" : ""} ${lossType}${long ? " long" : ""} ${workgroup}`,
     operands: [
       { name: "x", type: rowElement(type, wide) },

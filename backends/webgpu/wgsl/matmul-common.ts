@@ -4,13 +4,10 @@
  *
  * @module
  */
-
 import type { MatmulActivation } from "../../../core/contracts/kernels.ts";
+import type { FloatType } from "../spans.ts";
 import { FUNCTIONS, UNARY } from "./math.ts";
 import type { ElementType, Operand } from "./source.ts";
-
-/** WGSL element types of matrices in memory. */
-export type Element = "f32" | "f16";
 
 /** How an operand lies in memory. */
 export interface OperandLayout {
@@ -25,11 +22,11 @@ export interface MatmulVariant {
   readonly a: OperandLayout;
   readonly b: OperandLayout;
   /** Of a and b. */
-  readonly element: Element;
-  readonly out: Element;
+  readonly element: FloatType;
+  readonly out: FloatType;
   /** The result's offset, strides and columns allow vector access. */
   readonly outVector: boolean;
-  readonly bias: Element | undefined;
+  readonly bias: FloatType | undefined;
   readonly accumulate: boolean;
   readonly activation: MatmulActivation | undefined;
   /** What the activation is applied to is stored too, laid out as the result. */
@@ -84,10 +81,10 @@ export function matmulOperands(variant: MatmulVariant, word: 4 | 8): readonly Op
 
 /** The variant in a few letters, for the kernel's name. */
 export function variantName(variant: MatmulVariant): string {
-  const { a, b, element, out } = variant;
+  const { a, b, element, out, tail } = variant;
   const order = `${a.deep ? "n" : "t"}${b.deep ? "t" : "n"}`;
   const scalars = `${a.vector ? "" : "a"}${b.vector ? "" : "b"}${variant.outVector ? "" : "o"}`;
-  return `${element} ${out} ${order}${scalars && ` scalar-${scalars}`}${finishName(variant)}`;
+  return `${element} ${out} ${order}${scalars && ` scalar-${scalars}`}${finishName(variant)}${tail ? " tail" : ""}`;
 }
 
 /** What becomes of a sum, for the kernel's name. */

@@ -1,8 +1,8 @@
 /**
  * Matrix product of float16 operands on subgroup matrices (tensor cores), accumulating in float32. A workgroup stages
  * blocks of both operands as they lie in memory, in 16-byte words with padded rows; matrices are loaded from there in
- * either order, so no layout needs a transposing copy. The next blocks travel to registers while the current ones are
- * multiplied (a second block in workgroup memory, to save a barrier, was slower). Elements of subgroup matrices are out of reach: results pass through workgroup memory on their way out.
+ * either order, so no layout needs a transposing copy. Elements of subgroup matrices are out of reach: results pass
+ * through workgroup memory on their way out.
  *
  * @module
  */
@@ -14,7 +14,10 @@ import {
   prologue,
   variantName,
 } from "./matmul-common.ts";
+import { type Move, multiplyStaged, outerOf, type Stage, stage } from "./matmul-stage.ts";
+import { range } from "./range.ts";
 import type { KernelSource } from "./source.ts";
+import { LANES, loadMatrix, MATRIX, ZERO } from "./subgroup-matrix.ts";
 
 /** Extents of a workgroup's block (`m` x `n`, staged `k` deep), shared by `subgroupsM` x `subgroupsN` subgroups. */
 export interface SubgroupTileShape {
@@ -25,16 +28,10 @@ export interface SubgroupTileShape {
   readonly subgroupsN: number;
 }
 
-/** Extent of a subgroup matrix in each dimension, and lanes of a subgroup. */
-const MATRIX = 16;
-const LANES = 32;
-
 /** Threads of a workgroup. */
 function subgroupTileThreads(tile: SubgroupTileShape): number {
   return LANES * tile.subgroupsM * tile.subgroupsN;
 }
-
-const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
 /** Bytes of workgroup memory. */
 export function subgroupTileBytes(tile: SubgroupTileShape, variant: Pick<MatmulVariant, "a" | "b">): number {
@@ -68,22 +65,22 @@ export function matmulSubgroup(tile: SubgroupTileShape, variant: MatmulVariant):
   const { strideA, strideB, vectorsA, strip, stripStride, size } = arena(tile, variant);
   const [perM, perN] = [tile.m / tile.subgroupsM, tile.n / tile.subgroupsN];
   const [rows, columns] = [range(perM / MATRIX), range(perN / MATRIX)];
-  const a = stage("a", variant, tile.m, tile.k, threads, 0, strideA);
-  const b = stage("b", variant, tile.n, tile.k, threads, vectorsA, strideB);
+  const a = asItLies("a", variant, tile, 0, strideA);
+  const b = asItLies("b", variant, tile, vectorsA, strideB);
   const step = (s: number): string => {
     const left = rows.map((i) => {
       const at = variant.a.deep
         ? `(subgroupRow + ${i * MATRIX}u) * ${strideA}u + ${(s * MATRIX) / 8}u`
         : `${s * MATRIX * strideA + (i * MATRIX) / 8}u + subgroupRow / 8u`;
       const order = variant.a.deep ? "row_major" : "col_major";
-      return `let l${i} = subgroupMatrixLoad<subgroup_matrix_left<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, ${at}, ${strideA}u);`;
+      return `let l${i} = ${loadMatrix("left", order, at, strideA)};`;
     });
     const right = columns.map((j) => {
       const at = variant.b.deep
         ? `(subgroupColumn + ${j * MATRIX}u) * ${strideB}u + ${(s * MATRIX) / 8}u`
         : `${s * MATRIX * strideB + (j * MATRIX) / 8}u + subgroupColumn / 8u`;
       const order = variant.b.deep ? "col_major" : "row_major";
-      return `let r${j} = subgroupMatrixLoad<subgroup_matrix_right<f16, ${MATRIX}, ${MATRIX}>, ${order}>(&tile, ${vectorsA}u + ${at}, ${strideB}u);`;
+      return `let r${j} = ${loadMatrix("right", order, `${vectorsA}u + ${at}`, strideB)};`;
     });
     const products = rows.flatMap((i) =>
       columns.map((j) => `c${i}_${j} = subgroupMatrixMultiplyAccumulate(l${i}, r${j}, c${i}_${j});`),
@@ -98,34 +95,8 @@ ${epilogue(variant)}`;
   ${prologue(tile.m, tile.n)}
   let subgroupRow = (subgroup / ${tile.subgroupsN}u) * ${perM}u;
   let subgroupColumn = (subgroup % ${tile.subgroupsN}u) * ${perN}u;
-  ${rows.flatMap((i) => columns.map((j) => `var c${i}_${j} = subgroup_matrix_result<f32, ${MATRIX}, ${MATRIX}>();`)).join(" ")}
-  if (kBegin < kEnd) {
-    ${a.setup}
-    ${b.setup}
-    var depth = kBegin;
-    ${a.load("depth")}
-    ${b.load("depth")}
-    ${a.store}
-    ${b.store}
-    workgroupBarrier();
-    loop {
-      let next = depth + ${tile.k}u;
-      let more = next < kEnd;
-      if (more) {
-        ${a.load("next")}
-        ${b.load("next")}
-      }
-      ${range(tile.k / MATRIX)
-        .map(step)
-        .join("\n      ")}
-      if (!more) { break; }
-      workgroupBarrier();
-      ${a.store}
-      ${b.store}
-      workgroupBarrier();
-      depth = next;
-    }
-  }
+  ${rows.flatMap((i) => columns.map((j) => `var c${i}_${j} = ${ZERO};`)).join(" ")}
+  ${multiplyStaged(a, b, tile.k, range(tile.k / MATRIX).map(step))}
   let strip = subgroup * ${strip}u;
   ${rows
     .map(
@@ -136,7 +107,7 @@ ${epilogue(variant)}`;
     )
     .join("\n  ")}`;
   return {
-    name: `matmul subgroup ${tile.m}x${tile.n}x${tile.k} ${variantName(variant)}${variant.tail ? " tail" : ""}`,
+    name: `matmul subgroup ${tile.m}x${tile.n}x${tile.k} ${variantName(variant)}`,
     operands: matmulOperands(variant, 8),
     params: MATMUL_PARAMS,
     workgroup: threads,
@@ -163,83 +134,58 @@ fn emitStrip(strip: u32, lane: u32, rowBegin: u32, columnBegin: u32, outBase: u3
 }`;
 }
 
-interface Stage {
-  readonly setup: string;
-  load(depth: string): string;
-  readonly store: string;
-}
-
-/** How one operand's blocks get to workgroup memory, in words of eight elements. */
-function stage(
+/** How one operand's blocks get to workgroup memory from word `begin` on, in words of eight elements. */
+function asItLies(
   name: "a" | "b",
   variant: MatmulVariant,
-  extent: number,
-  depths: number,
-  threads: number,
+  tile: SubgroupTileShape,
   begin: number,
   stride: number,
 ): Stage {
-  const operand = variant[name];
-  const [outerBegin, outerEnd] = name === "a" ? ["rowBegin", "p.m"] : ["columnBegin", "p.n"];
-  const total = (extent * depths) / 8;
-  const perRow = (operand.deep ? depths : extent) / 8;
-  const loads = range(total / threads);
-  const at = (i: number): string =>
-    `let index = t + ${i * threads}u; let r = index / ${perRow}u; let q = index % ${perRow}u;`;
-  const shift = operand.vector ? " >> 3u" : "";
-  const setup = loads
-    .map((i) => {
-      const outer = operand.deep
-        ? `min(${outerBegin} + r, ${outerEnd} - 1u) * p.${name}Row + q * 8u`
-        : operand.vector
-          ? `min(${outerBegin} + q * 8u, (${outerEnd} - 1u) & ~7u) + r * p.${name}Row`
-          : `r * p.${name}Row`;
-      return `var ${name}Base${i}: u32; var ${name}Next${i} = vec4<u32>();
-    { ${at(i)} ${name}Base${i} = p.${name}_at + ((batch * p.${name}Batch + ${outer})${shift}); }`;
-    })
-    .join("\n    ");
-  const load = (depth: string): string =>
-    loads
-      .map((i) => `{ ${at(i)} ${loadWord(name, operand, i, depth, variant.tail, outerBegin, outerEnd)} }`)
-      .join("\n        ");
-  const store = loads
-    .map((i) => `{ ${at(i)} tile[${begin}u + r * ${stride}u + q] = ${name}Next${i}; }`)
-    .join("\n      ");
-  return { setup, load, store };
+  const layout = variant[name];
+  const extent = name === "a" ? tile.m : tile.n;
+  const block = {
+    name,
+    layout,
+    extent,
+    depths: tile.k,
+    threads: subgroupTileThreads(tile),
+    word: 8,
+  } as const;
+  return stage(block, {
+    load: (move) => (layout.deep ? loadDeep(name, variant, move) : loadWide(name, variant, move)),
+    store: (eight) => `tile[${begin}u + r * ${stride}u + q] = ${eight};`,
+  });
 }
 
-function loadWord(
-  name: string,
-  operand: MatmulVariant["a"],
-  i: number,
-  depth: string,
-  tail: boolean,
-  outerBegin: string,
-  outerEnd: string,
-): string {
-  const to = `${name}Next${i}`;
-  const from = `${name}Base${i}`;
-  const pair = (element: (j: number) => string): string =>
-    range(4)
-      .map((w) => `${to}[${w}] = bitcast<u32>(vec2<f16>(${element(2 * w)}, ${element(2 * w + 1)}));`)
-      .join(" ");
-  if (operand.deep) {
-    if (!operand.vector) {
-      const element = (j: number): string =>
-        tail
-          ? `select(f16(), $${name}[min(${from} + ${depth} + ${j}u, ${from} + kEnd - 1u - q * 8u)], k + ${j}u < kEnd)`
-          : `$${name}[${from} + ${depth} + ${j}u]`;
-      return `let k = ${depth} + q * 8u; ${to} = vec4<u32>(); if (k < kEnd) { ${pair(element)} }`;
-    }
-    const whole = `${to} = $${name}[${from} + (${depth} >> 3u)];`;
-    if (!tail) return whole;
-    // Elements beyond the depth may be anything, NaN too: cut to the ones within, two a word.
-    const cut = `let left = kEnd - k; if (left < 8u) { let keep = clamp(vec4<i32>(i32(left)) - vec4<i32>(0, 2, 4, 6), vec4<i32>(0), vec4<i32>(2)); ${to} &= select(select(vec4<u32>(0xffffu), vec4<u32>(0xffffffffu), keep == vec4<i32>(2)), vec4<u32>(), keep == vec4<i32>(0)); }`;
-    return `let k = ${depth} + q * 8u; ${to} = vec4<u32>(); if (k < kEnd) { ${whole} ${cut} }`;
+/** Puts eight elements that do not lie as a word into one. */
+function pack(to: string, element: (j: number) => string): string {
+  return range(4)
+    .map((w) => `${to}[${w}] = bitcast<u32>(vec2<f16>(${element(2 * w)}, ${element(2 * w + 1)}));`)
+    .join(" ");
+}
+
+/** Loads eight neighbours in depth; beyond the depth they are zero. */
+function loadDeep(name: "a" | "b", variant: MatmulVariant, { to, from, depth }: Move): string {
+  if (!variant[name].vector) {
+    const element = (j: number): string =>
+      variant.tail
+        ? `select(f16(), $${name}[min(${from} + ${depth} + ${j}u, ${from} + kEnd - 1u - q * 8u)], k + ${j}u < kEnd)`
+        : `$${name}[${from} + ${depth} + ${j}u]`;
+    return `let k = ${depth} + q * 8u; ${to} = vec4<u32>(); if (k < kEnd) { ${pack(to, element)} }`;
   }
-  const row = `${from} + ((${depth} * p.${name}Row)${operand.vector ? " >> 3u" : ""})`;
-  const body = operand.vector
+  const whole = `${to} = $${name}[${from} + (${depth} >> 3u)];`;
+  if (!variant.tail) return whole;
+  // Elements beyond the depth may be anything, NaN too: cut to the ones within, two a word.
+  const cut = `let left = kEnd - k; if (left < 8u) { let keep = clamp(vec4<i32>(i32(left)) - vec4<i32>(0, 2, 4, 6), vec4<i32>(0), vec4<i32>(2)); ${to} &= select(select(vec4<u32>(0xffffu), vec4<u32>(0xffffffffu), keep == vec4<i32>(2)), vec4<u32>(), keep == vec4<i32>(0)); }`;
+  return `let k = ${depth} + q * 8u; ${to} = vec4<u32>(); if (k < kEnd) { ${whole} ${cut} }`;
+}
+
+/** Loads eight neighbours along the outer extent; beyond the depth they are zero. */
+function loadWide(name: "a" | "b", variant: MatmulVariant, { to, row, depth }: Move): string {
+  const [outerBegin, outerEnd] = outerOf(name);
+  const body = variant[name].vector
     ? `${to} = $${name}[${row}];`
-    : pair((j) => `$${name}[${row} + min(${outerBegin} + q * 8u + ${j}u, ${outerEnd} - 1u)]`);
-  return tail ? `${to} = vec4<u32>(); if (${depth} + r < kEnd) { ${body} }` : body;
+    : pack(to, (j) => `$${name}[${row} + min(${outerBegin} + q * 8u + ${j}u, ${outerEnd} - 1u)]`);
+  return variant.tail ? `${to} = vec4<u32>(); if (${depth} + r < kEnd) { ${body} }` : body;
 }

@@ -9,47 +9,45 @@ import { mapKernel } from "./map.ts";
 import type { KernelSource } from "./source.ts";
 
 /** AdamW. Operands: parameter, gradient, both averages, and the three that are written again. */
-export const adamwSource: (type: FloatType, wide: boolean) => KernelSource = memoized(
-  (type: FloatType, wide: boolean) =>
-    mapKernel(
-      {
-        name: "adamw",
-        inputs: ["x", "g", "m", "s"],
-        outputs: ["parameter", "average", "square"],
-        params: {
-          decay: "f32",
-          first: "f32",
-          beta2: "f32",
-          second: "f32",
-          step_size: "f32",
-          correction: "f32",
-          eps: "f32",
-        },
-        body: `
+export const adamwSource: (type: FloatType, wide: boolean) => KernelSource = memoized((type, wide) =>
+  mapKernel(
+    {
+      name: "adamw",
+      inputs: ["x", "g", "m", "s"],
+      outputs: ["parameter", "average", "square"],
+      params: {
+        decay: "f32",
+        first: "f32",
+        beta2: "f32",
+        second: "f32",
+        step_size: "f32",
+        correction: "f32",
+        eps: "f32",
+      },
+      body: `
           let average_new = m + p.first * (g - m);
           let square_new = p.beta2 * s + p.second * g * g;
           let parameter_new = x * p.decay - p.step_size * average_new / (sqrt(square_new) / p.correction + V(p.eps));
         `,
-      },
-      type,
-      wide,
-    ),
+    },
+    type,
+    wide,
+  ),
 );
 
 /** SGD without momentum. Operands: parameter, gradient, parameter again. */
-export const sgdSource: (type: FloatType, wide: boolean) => KernelSource = memoized(
-  (type: FloatType, wide: boolean) =>
-    mapKernel(
-      {
-        name: "sgd",
-        inputs: ["x", "g"],
-        outputs: ["parameter"],
-        params: { lr: "f32", decay: "f32" },
-        body: "let parameter_new = x - p.lr * (g + p.decay * x);",
-      },
-      type,
-      wide,
-    ),
+export const sgdSource: (type: FloatType, wide: boolean) => KernelSource = memoized((type, wide) =>
+  mapKernel(
+    {
+      name: "sgd",
+      inputs: ["x", "g"],
+      outputs: ["parameter"],
+      params: { lr: "f32", decay: "f32" },
+      body: "let parameter_new = x - p.lr * (g + p.decay * x);",
+    },
+    type,
+    wide,
+  ),
 );
 
 /** SGD with momentum. Operands: parameter, gradient, velocity, then parameter and velocity again. */
@@ -58,7 +56,7 @@ export const momentumSource: (
   nesterov: boolean,
   first: boolean,
   wide: boolean,
-) => KernelSource = memoized((type: FloatType, nesterov: boolean, first: boolean, wide: boolean) =>
+) => KernelSource = memoized((type, nesterov, first, wide) =>
   mapKernel(
     {
       name: `sgd-momentum${nesterov ? "-nesterov" : ""}${first ? "-first" : ""}`,

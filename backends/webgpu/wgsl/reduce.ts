@@ -48,16 +48,7 @@ export const rowReduceSource: (
   workgroup: number,
   subgroups: boolean,
 ) => KernelSource = memoized(
-  (
-    op: ReduceOp,
-    map: ReduceMap,
-    type: FloatType,
-    outType: FloatType,
-    wide: boolean,
-    accumulate: boolean,
-    workgroup: number,
-    subgroups: boolean,
-  ): KernelSource => {
+  (op, map, type, outType, wide, accumulate, workgroup, subgroups): KernelSource => {
     const reduction = workgroupReduction(workgroup, subgroups);
     const key = wide ? "max(max(key_of(v.x), key_of(v.y)), max(key_of(v.z), key_of(v.w)))" : "key_of(v)";
     const [start, outside, step, total] =
@@ -120,32 +111,31 @@ export const columnReduceSource: (
   outType: FloatType,
   wide: boolean,
   accumulate: boolean,
-) => KernelSource = memoized(
-  (op: ReduceOp, type: FloatType, outType: FloatType, wide: boolean, accumulate: boolean): KernelSource => {
-    const value = rowElement("f32", wide);
-    const state = op === "sum" ? value : wide ? "vec4<u32>" : "u32";
-    const each = (of: string): string =>
-      wide ? [..."xyzw"].map((c) => of.replaceAll("@", `.${c}`)).join(", ") : of.replaceAll("@", "");
-    const [start, step, total] =
-      op === "sum"
-        ? ["0.0", "s + v", "s"]
-        : ["LOWEST_KEY", `max(s, ${state}(${each("key_of(v@)")}))`, `${value}(${each("number_of(s@)")})`];
-    const joined = op === "sum" ? "before + total" : `${value}(${each("max_or_nan(before@, total@)")})`;
-    const columns = columnsOfWorkgroup(wide);
-    const lanes = COLUMN_WORKGROUP / columns;
-    return {
-      name: `reduce-${op} columns ${type}${wide ? "x4" : ""} ${outType}${accumulate ? " add" : ""}`,
-      operands: [
-        { name: "x", type: rowElement(type, wide) },
-        { name: "out", type: rowElement(outType, wide), write: true },
-      ],
-      params: { n: "u32", extent: "u32", inner: "u32", chunks: "u32", size: "u32" },
-      workgroup: COLUMN_WORKGROUP,
-      declarations: `${KEYS}
+) => KernelSource = memoized((op, type, outType, wide, accumulate): KernelSource => {
+  const value = rowElement("f32", wide);
+  const state = op === "sum" ? value : wide ? "vec4<u32>" : "u32";
+  const each = (of: string): string =>
+    wide ? [..."xyzw"].map((c) => of.replaceAll("@", `.${c}`)).join(", ") : of.replaceAll("@", "");
+  const [start, step, total] =
+    op === "sum"
+      ? ["0.0", "s + v", "s"]
+      : ["LOWEST_KEY", `max(s, ${state}(${each("key_of(v@)")}))`, `${value}(${each("number_of(s@)")})`];
+  const joined = op === "sum" ? "before + total" : `${value}(${each("max_or_nan(before@, total@)")})`;
+  const columns = columnsOfWorkgroup(wide);
+  const lanes = COLUMN_WORKGROUP / columns;
+  return {
+    name: `reduce-${op} columns ${type}${wide ? "x4" : ""} ${outType}${accumulate ? " add" : ""}`,
+    operands: [
+      { name: "x", type: rowElement(type, wide) },
+      { name: "out", type: rowElement(outType, wide), write: true },
+    ],
+    params: { n: "u32", extent: "u32", inner: "u32", chunks: "u32", size: "u32" },
+    workgroup: COLUMN_WORKGROUP,
+    declarations: `${KEYS}
 var<workgroup> states: array<${state}, ${COLUMN_WORKGROUP}>;
 fn join(a: ${state}, b: ${state}) -> ${state} { return ${op === "sum" ? "a + b" : "max(a, b)"}; }
 `,
-      main: `
+    main: `
         let i = group * ${columns}u + t % ${columns}u;
         let lane = t / ${columns}u;
         let at = i % p.inner;
@@ -169,6 +159,5 @@ fn join(a: ${state}, b: ${state}) -> ${state} { return ${op === "sum" ? "a + b" 
         ${accumulate ? `let before = ${value}($out[p.out_at + i]);` : ""}
         $out[p.out_at + i] = ${rowElement(outType, wide)}(${accumulate ? joined : "total"});
       `,
-    };
-  },
-);
+  };
+});

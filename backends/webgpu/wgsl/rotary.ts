@@ -16,7 +16,7 @@ export const ROTARY_WORKGROUP = 256;
  * the inverse. Operands: x, out, cos, sin.
  */
 export const rotarySource: (type: FloatType, tableType: FloatType, wide: boolean) => KernelSource = memoized(
-  (type: FloatType, tableType: FloatType, wide: boolean): KernelSource => {
+  (type, tableType, wide): KernelSource => {
     const value = rowElement("f32", wide);
     return {
       name: `rotary ${type}${wide ? "x4" : ""} ${tableType}`,

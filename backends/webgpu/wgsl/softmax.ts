@@ -42,15 +42,17 @@ export const ROW = `
 /** Parameters of kernels over rows. */
 export const ROW_PARAMS = { rows: "u32", columns: "u32", lead: "u32" } as const;
 
-/** See `Kernels.softmax`. */
-export const softmaxSource: (
+type SoftmaxSource = (
   type: FloatType,
   wide: boolean,
   log: boolean,
   workgroup: number,
   subgroups: boolean,
-) => KernelSource = memoized(
-  (type: FloatType, wide: boolean, log: boolean, workgroup: number, subgroups: boolean): KernelSource => {
+) => KernelSource;
+
+/** See `Kernels.softmax`. */
+export const softmaxSource: SoftmaxSource = memoized(
+  (type, wide, log, workgroup, subgroups): KernelSource => {
     const reduction = workgroupReduction(workgroup, subgroups);
     const result = log ? "v - V(top + log(total))" : "exp(v - V(top)) / V(total)";
     return {
@@ -76,14 +78,8 @@ export const softmaxSource: (
 );
 
 /** See `Kernels.softmaxBackward`. */
-export const softmaxBackwardSource: (
-  type: FloatType,
-  wide: boolean,
-  log: boolean,
-  workgroup: number,
-  subgroups: boolean,
-) => KernelSource = memoized(
-  (type: FloatType, wide: boolean, log: boolean, workgroup: number, subgroups: boolean): KernelSource => {
+export const softmaxBackwardSource: SoftmaxSource = memoized(
+  (type, wide, log, workgroup, subgroups): KernelSource => {
     const reduction = workgroupReduction(workgroup, subgroups);
     const term = log ? "g" : "g * y";
     const result = log ? "g - exp(y) * V(total)" : "y * (g - V(total))";

@@ -33,7 +33,7 @@ function indices(operands: readonly string[], rank: number): string {
 
 /** `out = op(a, b)` over strides. */
 export const stridedBinarySource: (op: BinaryOp, type: FloatType, rank: number) => KernelSource = memoized(
-  (op: BinaryOp, type: FloatType, rank: number): KernelSource => ({
+  (op, type, rank): KernelSource => ({
     name: `binary-${op} ${type} rank ${rank}`,
     operands: [
       { name: "a", type },
@@ -55,7 +55,7 @@ export const stridedBinarySource: (op: BinaryOp, type: FloatType, rank: number) 
 /** `out = condition != 0 ? a : b` over strides; a condition has `bytes` bytes, a float's sign does not count. */
 export const whereSource: (bytes: number, floating: boolean, type: FloatType, rank: number) => KernelSource =
   memoized(
-    (bytes: number, floating: boolean, type: FloatType, rank: number): KernelSource => ({
+    (bytes, floating, type, rank): KernelSource => ({
       name: `where ${type} by ${bytes} bytes rank ${rank}`,
       operands: [
         { name: "condition", type: "u32" },

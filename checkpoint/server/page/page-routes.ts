@@ -75,21 +75,24 @@ function baseOf(request: Request): string {
   return path.replaceAll("&", "&amp;").replaceAll('"', "&quot;").replaceAll("<", "&lt;");
 }
 
-/** Routes of the page. */
+/** The page itself. */
+export const pageRoot: Route = route({
+  method: "GET",
+  path: "/",
+  operation: "page",
+  tag: "page",
+  summary: "A page for people: runs, checkpoints and who holds what.",
+  scopes: [],
+  query: noQuery,
+  answers: { 200: { description: "The page", type: "text/html" } },
+  async handle({ request }): Promise<Response> {
+    const html = await fileText("index.html");
+    return answer(request, html.replaceAll("{base}", baseOf(request)), "text/html; charset=utf-8");
+  },
+});
+
+/** Routes of the page and its files. */
 export const pageRoutes: readonly Route[] = [
-  route({
-    method: "GET",
-    path: "/",
-    operation: "page",
-    tag: "page",
-    summary: "A page for people: runs, checkpoints and who holds what.",
-    scopes: [],
-    query: noQuery,
-    answers: { 200: { description: "The page", type: "text/html" } },
-    async handle({ request }): Promise<Response> {
-      const html = await fileText("index.html");
-      return answer(request, html.replaceAll("{base}", baseOf(request)), "text/html; charset=utf-8");
-    },
-  }),
+  pageRoot,
   ...Object.entries(ASSETS).map(([name, type]) => asset(name, type)),
 ];

@@ -156,7 +156,7 @@ export const fileRoutes: readonly Route[] = [
     path: PATH,
     operation: "removeSaveFile",
     tag: TAG,
-    summary: "Takes a file out of a save.",
+    summary: "Takes a file out of a save. Again: nothing.",
     scopes: ["write"],
     query: noQuery,
     answers: { 204: { description: "It is no longer a file of the save" } },
@@ -165,6 +165,7 @@ export const fileRoutes: readonly Route[] = [
       return save.queue(async () => {
         save.checkOpen();
         const held = save.files.get(params.file);
+        if (held === undefined && save.removed.has(params.file)) return empty();
         if (held === undefined) {
           throw new Problem("not-found", `the save of ${save.begun.name} has no file ${params.file}`);
         }

@@ -36,6 +36,8 @@ export interface ClientRequest {
   readonly once?: boolean;
   /** The range that an accepted answer must hold, as bytes `[begin, end)`. */
   readonly range?: { readonly begin: number; readonly end: number };
+  /** Where the body of an accepted answer goes, which must have its length. Else it is gathered in new memory. */
+  readonly into?: Uint8Array;
 }
 
 /** An answer whose body has come. */
@@ -62,6 +64,7 @@ export class RefusedError extends CheckpointError {
   }
 }
 
+const NOTHING: Uint8Array<ArrayBuffer> = new Uint8Array(0);
 const FIRST_WAIT_MS = 100;
 const LONGEST_WAIT_MS = 5000;
 /** Most bytes of an error's body that are read. */
@@ -97,6 +100,10 @@ export function createClient(options: ClientOptions): Client {
       await response.body?.cancel();
       throw new RefusedError(`${what}: there are no bytes ${range.begin} to ${range.end}`, status, headers);
     }
+    if (request.into !== undefined) {
+      await fill(request.into, response);
+      return { status, headers, body: NOTHING };
+    }
     const body = new Uint8Array(await response.arrayBuffer());
     // A stream that breaks off may look complete.
     const due = range === undefined ? headers.get("content-size") : range.end - range.begin;
@@ -129,6 +136,24 @@ export function createClient(options: ClientOptions): Client {
       wait = Math.min(wait * 2, LONGEST_WAIT_MS);
     }
   };
+}
+
+/** Reads a body to where it belongs, as it comes. @throws CheckpointError unless it has that length. */
+async function fill(target: Uint8Array, response: Response): Promise<void> {
+  const reader = response.body?.getReader();
+  let at = 0;
+  try {
+    while (reader !== undefined) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      if (at + value.length <= target.length) target.set(value, at);
+      at += value.length;
+      if (at > target.length) break;
+    }
+  } finally {
+    await reader?.cancel().catch(() => undefined);
+  }
+  if (at !== target.length) throw new CheckpointError(`${at} bytes came, due are ${target.length}`);
 }
 
 function holds(headers: Headers, { begin, end }: { readonly begin: number; readonly end: number }): boolean {

@@ -13,6 +13,7 @@ import { CheckpointError, ConfigError } from "../../../core/contracts/errors.ts"
 import { checkRange, checkStoreName } from "../names.ts";
 import { type ClientOptions, createClient } from "./client.ts";
 import { parseHttpLocation } from "./location.ts";
+import { exemptLoopback } from "./loopback.ts";
 import { httpTransaction } from "./transaction.ts";
 import { locationOf } from "./upload-writer.ts";
 
@@ -41,6 +42,7 @@ export function httpStore(given: string, options: ClientOptions = {}): Checkpoin
   const parsed = parseHttpLocation(given);
   if (parsed === undefined) throw new ConfigError(`cannot use "${given}": it is no http(s) location`);
   const { location, checkpoint } = parsed;
+  exemptLoopback(location);
   const client = createClient(options);
   const runOf = (): string => {
     if (parsed.run === undefined)
@@ -65,27 +67,15 @@ export function httpStore(given: string, options: ClientOptions = {}): Checkpoin
     if (!Number.isSafeInteger(length)) throw new CheckpointError(`${what}: the service told no length`);
     return length;
   };
-  /** Bytes `[begin, end)`, which are not none. */
-  const readRange = async (
-    name: string,
-    file: string,
-    begin: number,
-    end: number,
-  ): Promise<Uint8Array<ArrayBuffer>> => {
+  const readInto = async (name: string, file: string, target: Uint8Array, first: number): Promise<void> => {
     const what = `checkpoint ${name}: file ${file}`;
-    const { body } = await client(what, {
-      method: "GET",
-      url: fileUrl(name, file),
-      headers: { range: `bytes=${begin}-${end - 1}`, "accept-encoding": "identity" },
-      accept: [206],
-      range: { begin, end },
-    });
-    return body;
-  };
-  const readInto = async (name: string, file: string, target: Uint8Array, begin: number): Promise<void> => {
+    const url = fileUrl(name, file);
     for (let at = 0; at < target.length; at += READ_BYTES) {
-      const end = Math.min(at + READ_BYTES, target.length);
-      target.set(await readRange(name, file, begin + at, begin + end), at);
+      const into = target.subarray(at, at + READ_BYTES);
+      const begin = first + at;
+      const end = begin + into.length;
+      const headers = { range: `bytes=${begin}-${end - 1}`, "accept-encoding": "identity" };
+      await client(what, { method: "GET", url, headers, accept: [206], range: { begin, end }, into });
     }
   };
 

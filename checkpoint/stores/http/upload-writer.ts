@@ -50,9 +50,14 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
 
   // Two buffers: one fills while the other is on its way.
   let buffers: Uint8Array<ArrayBuffer>[] = [];
-  let filling = new Uint8Array(PART_BYTES);
-  let filled = 0;
+  /** A buffer for what comes next: no larger than that can be, where it is known. */
+  const room = (): Uint8Array<ArrayBuffer> => {
+    const left = length === undefined ? PART_BYTES : Math.max(length - offset, 1);
+    return buffers.pop() ?? new Uint8Array(Math.min(PART_BYTES, left));
+  };
   let offset = 0;
+  let filling = room();
+  let filled = 0;
   let sending: Promise<void> = Promise.resolve();
   let ended = false;
 
@@ -108,7 +113,7 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
     // Awaited by the next call; until then its failure is nobody's.
     sending.catch(() => undefined);
     if (last) await sending;
-    else filling = buffers.pop() ?? new Uint8Array(PART_BYTES);
+    else filling = room();
   };
 
   const checkWriting = (): void => {

@@ -226,7 +226,7 @@ describe.each(SERVICES)("%s", (_, start) => {
     });
 
     test("unknown paths, methods and queries are told apart", async () => {
-      expectProblem(await api("GET", "/"), 404, "not-found");
+      expectProblem(await api("GET", "/nothing"), 404, "not-found");
       expectProblem(await api("GET", "/v1/nothing"), 404, "not-found");
       const method = await api("PUT", "/v1/runs/good/checkpoints");
       expectProblem(method, 405, "method-not-allowed");

@@ -1,6 +1,6 @@
 /** PyTorch's test_fsdp_core TestParamInit, test_fsdp_misc, test_fsdp_meta, TestFSDPHybridShard: how a model starts. */
 import { describe, expect, test } from "bun:test";
-import { ConfigError, StateError } from "../../../core/contracts/errors.ts";
+import { CheckpointError, ConfigError, StateError } from "../../../core/contracts/errors.ts";
 import type { FullModelStateDict as StateDict } from "../../../core/engine/model-state-dict.ts";
 import { noWrap, type WrapPolicy } from "../../../core/engine/wrap-policy.ts";
 import { constant, GELU, Linear, Module } from "../../../core/nn/mod.ts";
@@ -8,6 +8,7 @@ import { initDeviceMesh } from "../../../core/runtime/device-mesh.ts";
 import { Device } from "../../../core/tensor/device.ts";
 import type { Tensor } from "../../../core/tensor/tensor.ts";
 import { FullyShardedDataParallel } from "../../../plugins/fsdp1/mod.ts";
+import { fullyShard } from "../../../plugins/fsdp2/mod.ts";
 import { runRanks } from "../../support/ranks.ts";
 import { meshFor, type Options, pass, sharded, stack, train, wrapBlocks } from "./harness.ts";
 
@@ -101,6 +102,21 @@ describe("initial values", () => {
     ]);
   });
 
+  test("that the first rank cannot read end syncModuleStates on every rank", async () => {
+    const running = runRanks(3, async ({ device, mesh }) => {
+      const model = stack();
+      for (const parameter of model.parameters()) {
+        parameter.initializer = () => {
+          throw new CheckpointError("no such file");
+        };
+      }
+      const created = FullyShardedDataParallel.create(model, { mesh, syncModuleStates: true }, device);
+      await expect(created).rejects.toThrow("no such file");
+      return "told";
+    });
+    expect(await running).toEqual(["told", "told", "told"]);
+  });
+
   test("cannot be synchronised without waiting", async () => {
     await runRanks(1, async ({ mesh }) => {
       const shard = () => new FullyShardedDataParallel(stack(), { mesh, syncModuleStates: true });
@@ -167,7 +183,10 @@ describe("a constructor refuses", () => {
     await runRanks(2, async ({ mesh }) => {
       const linear = new Linear(2, 2);
       new FullyShardedDataParallel(linear, { mesh });
-      expect(() => new FullyShardedDataParallel(linear, { mesh })).toThrow(StateError);
+      const other = fullyShard(new Linear(2, 2), { mesh });
+      for (const sharded of [linear, other]) {
+        expect(() => new FullyShardedDataParallel(sharded, { mesh })).toThrow(StateError);
+      }
       for (const name of ["useOrigParams", "limitAllGathers"] as const) {
         const model = stack();
         new FullyShardedDataParallel(model.blocks[0]!, { mesh, useOrigParams: true, limitAllGathers: true });

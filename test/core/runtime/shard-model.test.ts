@@ -107,6 +107,9 @@ describe("shardModel", () => {
     expect(await asked(hybrid, undefined, 4)).toMatchObject({ shape: [2, 2] });
     expect(await asked({ ...hybrid, replicas: 1 }, undefined, 2)).toMatchObject({ shape: [1, 2] });
     await expect(asked({ replicas: 3 }, undefined, 4)).rejects.toThrow("a dp_replicate_size of 3");
+    await expect(asked({ replicas: 2, strategy: "FULL_SHARD" }, undefined, 4)).rejects.toThrow(
+      "given fsdp_sharding_strategy FULL_SHARD, allowed with it are HYBRID_SHARD",
+    );
   });
 
   test("gives FSDP1 what is its own, as settings", async () => {

@@ -167,8 +167,10 @@ describe("the version plugin", () => {
     await runRanks(2, async (rank) => {
       const shard = (options: Partial<ShardingOptions>) =>
         version.shard(smallStack(1), { mesh: rank.mesh, wrap: noWrap, ...options });
-      expect(() => shard({ backwardPrefetch: "post" })).toThrow(/backwardPrefetch "post", allowed is "pre"/);
-      expect(() => shard({ settings: { useOrigParams: true } })).toThrow(/option "useOrigParams"/);
+      expect(() => shard({ backwardPrefetch: "post" })).toThrow(
+        /backwardPrefetch is "post", allowed is "pre"/,
+      );
+      expect(() => shard({ settings: { useOrigParams: true } })).toThrow(/setting "useOrigParams"/);
       shard({ backwardPrefetch: "pre", settings: {}, reshardAfterForward: 2 });
     });
   });
