@@ -5,6 +5,7 @@
  */
 import { hostArray, newHostArray, type StoredArray, type StoredDType } from "../core/contracts/dtype.ts";
 import { CheckpointError } from "../core/contracts/errors.ts";
+import { roundToBfloat16 } from "../core/runtime/half/plain.ts";
 
 const CASTABLE: ReadonlySet<StoredDType> = new Set(["float64", "float32", "float16", "bfloat16"]);
 
@@ -37,11 +38,6 @@ function widen(source: Uint16Array): Float32Array {
 function narrow(source: Float32Array): StoredArray {
   const bits = new Uint32Array(source.buffer, source.byteOffset, source.length);
   const target = new Uint16Array(source.length);
-  for (let i = 0; i < bits.length; i++) {
-    const word = bits[i]!;
-    const nan = (word & 0x7fffffff) > 0x7f800000;
-    // Rounding could carry a NaN's bits over into infinity.
-    target[i] = nan ? (word >>> 16) | 0x40 : (word + 0x7fff + ((word >>> 16) & 1)) >>> 16;
-  }
+  for (let i = 0; i < bits.length; i++) target[i] = roundToBfloat16(bits[i]!);
   return hostArray("bfloat16", target.buffer, 0, target.length);
 }

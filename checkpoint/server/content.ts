@@ -123,7 +123,7 @@ async function gather(content: Content, begin: number, end: number): Promise<Uin
   return whole;
 }
 
-/** A stream that makes a piece when one is asked for. It ends after all bytes or with an error, which cuts the connection. */
+/** A stream that is one piece ahead of what is asked for. It ends after all bytes or with an error, which cuts the connection. */
 function streamOf(
   content: Content,
   begin: number,
@@ -132,12 +132,16 @@ function streamOf(
 ): ReadableStream<Uint8Array> {
   const source = content.read(begin, end);
   let left = end - begin;
+  let ahead: Promise<IteratorResult<Uint8Array>> | undefined;
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller): Promise<void> {
         try {
-          const { value, done } = await source.next();
+          const { value, done } = await (ahead ?? source.next());
           if (done !== true) {
+            // Made while this one is sent. Its failure is met when its turn comes.
+            ahead = source.next();
+            ahead.catch(() => undefined);
             left -= value.length;
             controller.enqueue(value);
           } else if (left === 0) {

@@ -12,6 +12,7 @@ import { mkdtemp, open, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { fileURLToPath } from "node:url";
 import { threadsTransport } from "../../backends/collectives/threads/transport.ts";
 import { runtimeDescription } from "../../core/runtime/runtime.ts";
 import { textTable } from "../../core/runtime/text-table.ts";
@@ -25,7 +26,7 @@ const module = new URL("./http-program.ts", import.meta.url).href;
 const ROUNDS = 5;
 const CHUNK = 2 ** 20;
 
-/** Bytes read of a checkpoint's shards, and the seconds that took. */
+/** The seconds that reading a checkpoint's shards takes. */
 async function readShards(checkpoint: string): Promise<number> {
   const begin = performance.now();
   const buffer = new Uint8Array(CHUNK);
@@ -51,8 +52,26 @@ async function readExport(url: string): Promise<number> {
   return (performance.now() - begin) / 1000;
 }
 
+/** Seconds in which a plain server takes, and gives, as many bytes. */
+async function plainHttp(): Promise<{ readonly up: number; readonly down: number }> {
+  const script = fileURLToPath(new URL("./http-plain.ts", import.meta.url));
+  const server = Bun.spawn([process.execPath, script], { stdin: "ignore", stdout: "pipe" });
+  const { value } = await server.stdout.getReader().read();
+  const url = new TextDecoder().decode(value).trim();
+  const body = new Uint8Array(8 * 2 ** 20);
+  const began = performance.now();
+  for (let at = 0; at < bytes; at += body.length) await fetch(url, { method: "POST", body });
+  const between = performance.now();
+  for await (const _ of (await fetch(`${url}?bytes=${bytes}`)).body!);
+  const ended = performance.now();
+  server.kill();
+  await server.exited;
+  return { up: (between - began) / 1000, down: (ended - between) / 1000 };
+}
+
 const rates: string[][] = [];
 const exports: string[][] = [];
+const plain: { up: number; down: number }[] = [];
 const rate = (seconds: readonly number[]): number => bytes / Math.min(...seconds) / 1e6;
 for (const worldSize of [1, 2]) {
   const place = join(folder, String(worldSize));
@@ -68,13 +87,14 @@ for (const worldSize of [1, 2]) {
     const job = threadsTransport.launch({ module, export: "timeStores", args }, { worldSize });
     const [directory, http] = ((await job.results) as readonly (readonly HttpTimes[])[])[0]!;
     for (const what of ["save", "load"] as const) {
-      const [plain, over] = [rate(directory![what]), rate(http![what])];
-      rates.push([String(worldSize), what, plain.toFixed(0), over.toFixed(0), (over / plain).toFixed(2)]);
+      const [near, far] = [rate(directory![what]), rate(http![what])];
+      rates.push([String(worldSize), what, near.toFixed(0), far.toFixed(0), (far / near).toFixed(2)]);
     }
     const name = `step-${String(ROUNDS).padStart(8, "0")}`;
     const shards: number[] = [];
     const exported: number[] = [];
     for (let round = 0; round < ROUNDS; round++) {
+      plain.push(await plainHttp());
       await uncacheAll(join(served, name));
       shards.push(await readShards(join(served, name)));
       await uncacheAll(join(served, name));
@@ -102,3 +122,5 @@ for (const line of textTable(exports, {
   align: right,
 }))
   console.log(line);
+const [up, down] = [rate(plain.map((one) => one.up)), rate(plain.map((one) => one.down))];
+console.log(`\nA plain server of this runtime takes ${up.toFixed(0)} and gives ${down.toFixed(0)}`);

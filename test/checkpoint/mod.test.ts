@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { checkpointPlugin } from "../../checkpoint/mod.ts";
 import { CHECKPOINTER, COMMAND, FORMAT, type Kind, PROGRAM, STORE } from "../../core/contracts/plugin.ts";
+import { CHECKPOINT_SERVICE } from "../../core/runtime/checkpoint-service.ts";
 
 test("the plugin registers each built-in under its kind and name", () => {
   const registered = new Map<string, unknown>();
@@ -17,6 +18,7 @@ test("the plugin registers each built-in under its kind and name", () => {
     [STORE, "memory"],
     [STORE, "http"],
     [CHECKPOINTER, "native"],
+    [CHECKPOINT_SERVICE, "http"],
     [COMMAND, "serve"],
     [COMMAND, "merge-weights"],
     [COMMAND, "convert"],
