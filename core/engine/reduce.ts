@@ -168,7 +168,8 @@ export class Reducer {
       for (const tensor of reduction?.spent ?? []) tensor.dispose();
       reduction?.output.dispose();
     };
-    reduction?.arrived.then(free, free);
+    // A device that was disposed meanwhile has taken its memory along.
+    reduction?.arrived.then(free, free).catch(() => {});
   }
 
   get #parameters(): readonly Parameter[] {

@@ -233,7 +233,12 @@ export class Unit implements GradRegion {
       // Its memory belongs to the collective until that has come to an end.
       const free = (): void => dispose(gathering);
       if (gathering.work === undefined) free();
-      else gathering.work.wait().then(free, free);
+      // A device that was disposed meanwhile has taken its memory along.
+      else
+        gathering.work
+          .wait()
+          .then(free, free)
+          .catch(() => {});
     }
     this.reshard();
     this.reducer.reset();

@@ -1,13 +1,16 @@
 import { describe, expect, test } from "bun:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { ConfigError } from "../../../core/contracts/errors.ts";
 import { gatherParameter } from "../../../core/engine/full-tensor.ts";
 import { unitOf } from "../../../core/engine/sharded-modules.ts";
 import { Linear, Module } from "../../../core/nn/mod.ts";
 import { SGD } from "../../../core/optim/mod.ts";
+import { Device } from "../../../core/tensor/device.ts";
 import * as ops from "../../../core/tensor/ops/mod.ts";
 import type { Tensor } from "../../../core/tensor/tensor.ts";
 import { fullyShard, isFSDPModule, registerForwardMethod } from "../../../plugins/fsdp2/mod.ts";
 import { runRanks } from "../../support/ranks.ts";
+import { remote } from "../../support/remote-backend.ts";
 import { forwardBackward, smallStack } from "../../support/training.ts";
 
 describe("a sharded module", () => {
@@ -192,4 +195,22 @@ describe("postAccumulateGradHook", () => {
       });
     expect(await weights(true)).toEqual(await weights(false));
   });
+});
+
+test("a model that is disposed while it is gathered takes nothing from a device that is gone", async () => {
+  const unhandled: unknown[] = [];
+  const note = (error: unknown): void => void unhandled.push(error);
+  process.on("unhandledRejection", note);
+  try {
+    await runRanks(2, async ({ mesh, device }) => {
+      const model = fullyShard(new Linear(4, 4), { mesh });
+      await model.to(new Device(remote(device.backend), { seed: 7 }));
+      model.unshard({ async: true });
+      model.dispose();
+    });
+    await sleep(20);
+    expect(unhandled).toEqual([]);
+  } finally {
+    process.off("unhandledRejection", note);
+  }
 });
