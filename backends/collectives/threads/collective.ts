@@ -236,9 +236,10 @@ class ThreadsCollective extends OrderedCollective<Operation> {
   #check(sequence?: number): void {
     this.#world.check();
     if (this.#failure) throw this.#failure;
+    // In this order: a rank that failed said so before it left.
+    const missing = sequence === undefined ? undefined : this.#block.missing(sequence);
     const fault = this.#block.fault();
     if (fault) throw new CollectiveError(fault.text, fault.rank < 0 ? undefined : fault.rank);
-    const missing = sequence === undefined ? undefined : this.#block.missing(sequence);
     if (missing === undefined) return;
     throw new CollectiveError(`rank ${missing} left the group: no call can complete without it`, missing);
   }

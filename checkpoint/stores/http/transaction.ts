@@ -22,6 +22,8 @@ export interface SavePlace {
 export function httpTransaction({ client, run, name, id }: SavePlace): StoreTransaction {
   const save = `${run}/saves/${id}`;
   let ended = false;
+  /** What this rank took out: the service, which a bad network may ask twice, does not mind. */
+  const removed = new Set<string>();
   const resource = (file: string): string => {
     checkStoreName("file", file);
     if (ended) throw new CheckpointError(`save of ${name}: its transaction has ended`);
@@ -32,6 +34,7 @@ export function httpTransaction({ client, run, name, id }: SavePlace): StoreTran
     linkVerifies: true,
     async create(file: string, bytes?: number): Promise<StoreWriter> {
       resource(file);
+      removed.delete(file);
       return await uploadWriter({ client, save, name, file, bytes });
     },
     async read(file: string): Promise<Uint8Array> {
@@ -51,10 +54,13 @@ export function httpTransaction({ client, run, name, id }: SavePlace): StoreTran
         accept: [204, 404],
       });
       // Gone at a repeated attempt: an earlier one did it, and its answer was lost.
-      if (status === 404 && attempts === 1) throw new CheckpointError(`${what}: no such file`);
+      const missing = removed.has(file) || (status === 404 && attempts === 1);
+      if (missing) throw new CheckpointError(`${what}: no such file`);
+      removed.add(file);
     },
     async link(file: string, from: { readonly name: string; readonly file: string }): Promise<void> {
       resource(file);
+      removed.delete(file);
       checkStoreName("checkpoint", from.name);
       checkStoreName("file", from.file);
       const what = `save of ${name}: link to ${from.file} of ${from.name}`;
