@@ -1,7 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { clipGradNorm } from "../../../core/engine/clip.ts";
 import { gatherParameter } from "../../../core/engine/full-tensor.ts";
-import type { MixedPrecisionPolicy } from "../../../core/engine/mixed-precision.ts";
 import { setRequiresGradientSync, unitsBelow } from "../../../core/engine/shard-module.ts";
 import { AdamW } from "../../../core/optim/mod.ts";
 import * as ops from "../../../core/tensor/ops/mod.ts";
@@ -10,73 +8,7 @@ import { fullyShard } from "../../../plugins/fsdp2/mod.ts";
 import { Stack } from "../../support/models.ts";
 import { runRanks, type TestRank } from "../../support/ranks.ts";
 
-const LAYERS = 3;
-const ROWS = 8;
-
-interface Options {
-  readonly shard?: boolean;
-  readonly reshardAfterForward?: boolean | undefined;
-  readonly mpPolicy?: MixedPrecisionPolicy;
-  readonly forwardPrefetch?: boolean;
-  readonly steps?: number;
-  readonly width?: number;
-  readonly hidden?: number;
-}
-
-function build(rank: TestRank, options: Options): Stack {
-  const { shard = true, width = 6, hidden = 10 } = options;
-  const model = new Stack({ layers: LAYERS, features: 5, width, hidden });
-  if (shard) {
-    const { reshardAfterForward, forwardPrefetch, mpPolicy } = options;
-    const { outputDtype, ...inner } = mpPolicy ?? {};
-    const how = { mesh: rank.mesh, reshardAfterForward, forwardPrefetch };
-    for (const block of model.blocks) fullyShard(block, { ...how, mpPolicy: inner });
-    fullyShard(model, { ...how, mpPolicy: { ...inner, outputDtype } });
-  }
-  return model;
-}
-
-/** The rank's rows of a batch that does not depend on the world. */
-function batch(rank: TestRank, step: number) {
-  const rows = ROWS / rank.worldSize;
-  const at = (row: number, column: number) => Math.sin(1 + row * 5 + column + step * 31);
-  const x = Array.from({ length: rows }, (_, i) =>
-    Array.from({ length: 5 }, (_, j) => at(rank.rank * rows + i, j)),
-  );
-  return { x: rank.device.tensor(x), y: rank.device.tensor(x.map((row) => [row[0]! * row[1]!])) };
-}
-
-/** Trains and returns losses, gradient norms and the final weights, all global. */
-async function train(rank: TestRank, options: Options) {
-  const model = build(rank, options);
-  await model.to(rank.device);
-  const optimizer = new AdamW(model.parameters(), { lr: 0.01, weightDecay: 0.1 });
-  optimizer.initState();
-  const losses: number[] = [];
-  const norms: number[] = [];
-  const peaks: number[] = [];
-  for (let step = 0; step < (options.steps ?? 4); step++) {
-    rank.device.backend.memory.resetPeak();
-    const loss = await rank.device.scope(async () => {
-      const { x, y } = batch(rank, step);
-      const error = ops.mseLoss(await model.call(x), y);
-      await error.backward();
-      return await error.item();
-    });
-    norms.push(await clipGradNorm(model.parameters(), 0.5));
-    optimizer.step();
-    optimizer.zeroGrad();
-    const mean = new Float64Array([loss]);
-    await rank.collective.allReduce(mean, "avg", "float64").wait();
-    losses.push(mean[0]!);
-    peaks.push(rank.device.backend.memory.report().peakTotal);
-  }
-  const weights: Record<string, number[]> = {};
-  for (const [name, parameter] of model.namedParameters()) {
-    weights[name] = Array.from((await gatherParameter(parameter)) as Float32Array);
-  }
-  return { losses, norms, weights, peaks };
-}
+import { batch, build, LAYERS, train } from "./stack-run.ts";
 
 const [reference] = await runRanks(1, (rank) => train(rank, { shard: false }));
 
@@ -200,76 +132,6 @@ describe("mixed precision", () => {
     await runRanks(1, async (rank) => {
       expect(() => build(rank, { mpPolicy: { paramDtype: "int32" } })).toThrow(/paramDtype is "int32"/);
     });
-  });
-});
-
-describe("clipGradNorm", () => {
-  const gradientsOf = async (rank: TestRank, scale: number, clip: (model: Stack) => Promise<number>) => {
-    const model = build(rank, {});
-    await model.to(rank.device);
-    await rank.device.scope(async () => {
-      const loss = ops.mean(await model.call(batch(rank, 0).x));
-      await loss.backward({ gradient: rank.device.full([], scale) });
-    });
-    const norm = await clip(model);
-    const gradients = await Promise.all(model.parameters().map((p) => p.grad!.data()));
-    return { norm, gradients };
-  };
-
-  test("takes a loss scale out of norm and gradients", async () => {
-    const [plain] = await runRanks(2, (rank) =>
-      gradientsOf(rank, 1, (model) => clipGradNorm(model.parameters(), 0.1)),
-    );
-    const [scaled] = await runRanks(2, (rank) =>
-      gradientsOf(rank, 1024, (model) => clipGradNorm(model.parameters(), 0.1, { lossScale: 1024 })),
-    );
-    expect(scaled!.norm).toBeCloseTo(plain!.norm, 6);
-    for (const [i, gradient] of scaled!.gradients.entries()) {
-      for (const [j, value] of (gradient as Float32Array).entries()) {
-        expect(value).toBeCloseTo((plain!.gradients[i] as Float32Array)[j]!, 6);
-      }
-    }
-  });
-
-  test("tells every rank of an overflow on one of them, and leaves the gradients to be dropped", async () => {
-    const results = await runRanks(2, (rank) =>
-      gradientsOf(rank, 1, async (model) => {
-        if (rank.rank === 1) {
-          const { span, device } = model.blocks[0]!.up.weight.grad!;
-          device.backend.kernels.fill(span, Number.POSITIVE_INFINITY);
-        }
-        return await clipGradNorm(model.parameters(), 0.1, { lossScale: 2 });
-      }),
-    );
-    for (const { norm } of results) expect(Number.isFinite(norm)).toBe(false);
-  });
-
-  for (const normType of [1, 2, 3, Number.POSITIVE_INFINITY]) {
-    test(`with order ${normType} is one norm over all parameters on all ranks, for any subset of them too`, async () => {
-      const normOf = (worldSize: number, pick: (model: Stack) => ReturnType<Stack["parameters"]>) =>
-        runRanks(worldSize, async (rank) => {
-          const model = build(rank, {});
-          await model.to(rank.device);
-          await rank.device.scope(async () => {
-            const { x, y } = batch(rank, 0);
-            await ops.mseLoss(await model.call(x), y).backward();
-          });
-          return await clipGradNorm(pick(model), 1e9, { normType });
-        });
-      for (const pick of [
-        (m: Stack) => m.parameters(),
-        (m: Stack) => [m.outer.bias!, m.blocks[1]!.up.weight],
-      ]) {
-        const [single] = await normOf(1, pick);
-        for (const norm of await normOf(4, pick)) expect(norm).toBeCloseTo(single!, 5);
-      }
-    });
-  }
-
-  test("refuses norms, bounds and scales that are not positive", async () => {
-    await expect(clipGradNorm([], 0)).rejects.toThrow(/maxNorm 0/);
-    await expect(clipGradNorm([], 1, { normType: -1 })).rejects.toThrow(/normType -1/);
-    await expect(clipGradNorm([], 1, { lossScale: 0 })).rejects.toThrow(/lossScale 0/);
   });
 });
 
