@@ -57,6 +57,8 @@ interface OpenSave {
   readonly name: string;
   readonly expires: number;
   readonly files: Map<string, number>;
+  /** Names that were taken out: asking again, as one whose answer was lost does, is answered as the first time. */
+  readonly removed: Set<string>;
 }
 
 /** The service beside a model of it that is a few maps. */
@@ -111,7 +113,13 @@ class World {
         expect(answer.status).toBe(this.committed.has(name) ? 409 : 201);
         if (answer.status !== 201) return;
         const expires = this.now + SAVE_SECONDS * 1000;
-        this.saves.push({ path: answer.headers.get("location")!, name, expires, files: new Map() });
+        this.saves.push({
+          path: answer.headers.get("location")!,
+          name,
+          expires,
+          files: new Map(),
+          removed: new Set(),
+        });
         return;
       }
       case "put": {
@@ -126,6 +134,7 @@ class World {
         };
         expect((await this.ask("PATCH", begun.headers.get("location")!, content, headers)).status).toBe(201);
         save!.files.set(file, op.content % CONTENTS.length);
+        save!.removed.delete(file);
         return;
       }
       case "link": {
@@ -134,8 +143,10 @@ class World {
           file,
           sha256: sha256(CONTENTS[content]!),
         });
-        if (answer.status === 201) save!.files.set(file, content);
-        else expect([409, 410, 422]).toContain(answer.status);
+        if (answer.status === 201) {
+          save!.files.set(file, content);
+          save!.removed.delete(file);
+        } else expect([409, 410, 422]).toContain(answer.status);
         // What is part of a checkpoint or of a save can always be taken up.
         const referenced = [
           ...this.committed.values(),
@@ -147,8 +158,10 @@ class World {
       }
       case "remove": {
         const answer = await this.ask("DELETE", `${save!.path}/files/${file}`);
-        expect(answer.status).toBe(!live ? 410 : save!.files.has(file) ? 204 : 404);
-        if (live) save!.files.delete(file);
+        expect(answer.status).toBe(
+          !live ? 410 : save!.files.has(file) || save!.removed.has(file) ? 204 : 404,
+        );
+        if (live && save!.files.delete(file)) save!.removed.add(file);
         return;
       }
       case "commit": {
