@@ -14,7 +14,7 @@ import type { OwnPiece } from "./replicas.ts";
 /** Pieces from this size on are given in place. */
 const DIRECT_BYTES = 1024 * 1024;
 /** Longest chunk: it is hashed while it is written. */
-const CHUNK_BYTES = 8 * 1024 * 1024;
+const CHUNK_BYTES = 2 * 1024 * 1024;
 /** Small pieces are gathered up to this. */
 const GATHER_BYTES = 4 * 1024 * 1024;
 /** Fetches under way at once. */

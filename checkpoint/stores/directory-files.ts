@@ -6,15 +6,12 @@
 import { constants } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
-import type { StoreWriter } from "../../core/contracts/checkpointer.ts";
 import { CheckpointError } from "../../core/contracts/errors.ts";
-import { isMissing, storeError } from "./directory-errors.ts";
+import { isMissing } from "./directory-errors.ts";
 import { type FileSystem, nodeFileSystem } from "./file-system.ts";
 
 /** Most bytes of one system call: runtimes refuse or cut counts from 2 GiB. */
 const MAX_IO_BYTES = 1 << 30;
-/** Written bytes after which the disk is set to work on them, while more are made. */
-const FLUSH_BYTES = 32 * 1024 * 1024;
 
 /** Makes a folder's entries durable. */
 export async function syncDirectory(path: string, fs: FileSystem = nodeFileSystem): Promise<void> {
@@ -82,60 +79,4 @@ export async function readFully(handle: FileHandle, target: Uint8Array, begin: n
     }
     at += bytesRead;
   }
-}
-
-/** Writes a file that was just created at `path`; `file` names it in messages. */
-export function fileWriter(fs: FileSystem, handle: FileHandle, path: string, file: string): StoreWriter {
-  let unflushed = 0;
-  let flushing: Promise<void> | undefined;
-  let flushFailure: { readonly error: unknown } | undefined;
-
-  /** The disk begins while later bytes are still hashed and written: what `close` waits for is then short. */
-  const flush = (): void => {
-    unflushed = 0;
-    flushing = handle.datasync().then(
-      () => {
-        flushing = undefined;
-      },
-      (error: unknown) => {
-        flushFailure = { error };
-        flushing = undefined;
-      },
-    );
-  };
-  const throwFailure = (): void => {
-    if (flushFailure !== undefined) throw flushFailure.error;
-  };
-
-  return {
-    async write(bytes: Uint8Array): Promise<void> {
-      try {
-        throwFailure();
-        for (let at = 0; at < bytes.length; ) {
-          const { bytesWritten } = await handle.write(bytes, at, Math.min(bytes.length - at, MAX_IO_BYTES));
-          at += bytesWritten;
-        }
-        unflushed += bytes.length;
-        if (unflushed >= FLUSH_BYTES && flushing === undefined) flush();
-      } catch (error) {
-        throw storeError(`write of ${file}`, error);
-      }
-    },
-    async close(): Promise<void> {
-      try {
-        await flushing;
-        throwFailure();
-        await handle.sync();
-        await handle.close();
-      } catch (error) {
-        throw storeError(`close of ${file}`, error);
-      }
-    },
-    async abort(): Promise<void> {
-      await flushing;
-      // Also after a failed close: whatever state the handle is in, the file must go.
-      await handle.close().catch(() => undefined);
-      await fs.rm(path, { force: true });
-    },
-  };
 }

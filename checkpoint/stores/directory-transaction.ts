@@ -3,14 +3,21 @@
  *
  * @module
  */
+import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import type { StoreTransaction, StoreWriter } from "../../core/contracts/checkpointer.ts";
 import { CheckpointError } from "../../core/contracts/errors.ts";
 import { isMissing, isTaken, storeError } from "./directory-errors.ts";
-import { fileWriter, openFile, readFully, syncDirectory } from "./directory-files.ts";
+import { openFile, readFully, syncDirectory } from "./directory-files.ts";
+import { fileAppender } from "./file-appender.ts";
 import type { FileSystem } from "./file-system.ts";
 import { dropOwner } from "./leftovers.ts";
 import { checkStoreName, MANIFEST_FILE } from "./names.ts";
+
+/** Bytes of one write of a large file. */
+const WRITE_BYTES = 4 * 1024 * 1024;
+/** Writes of a file under way at once. */
+const WRITES = 2;
 
 /** Where a transaction takes place. */
 export interface TransactionPlace {
@@ -20,10 +27,19 @@ export interface TransactionPlace {
   readonly id: string;
   /** The hidden folder. */
   readonly folder: string;
+  /** Length from which files are written past the page cache. */
+  readonly directFrom: number;
 }
 
 /** The transaction in an existing hidden folder. */
-export function directoryTransaction({ fs, root, name, id, folder }: TransactionPlace): StoreTransaction {
+export function directoryTransaction({
+  fs,
+  root,
+  name,
+  id,
+  folder,
+  directFrom,
+}: TransactionPlace): StoreTransaction {
   let ended = false;
   const path = (file: string): string => {
     checkStoreName("file", file);
@@ -32,10 +48,11 @@ export function directoryTransaction({ fs, root, name, id, folder }: Transaction
   };
   return {
     id,
-    async create(file: string): Promise<StoreWriter> {
+    async create(file: string, bytes?: number): Promise<StoreWriter> {
       try {
-        const handle = await fs.open(path(file), "wx");
-        return fileWriter(fs, handle, path(file), file);
+        const handle = await fs.open(path(file), "wx+");
+        const direct = bytes !== undefined && bytes >= directFrom;
+        return await fileWriter(fs, handle, { path: path(file), file, bytes, direct });
       } catch (error) {
         throw storeError(`save of ${name}: create of ${file}`, error);
       }
@@ -101,6 +118,49 @@ export function directoryTransaction({ fs, root, name, id, folder }: Transaction
       await fs.rm(folder, { recursive: true, force: true }).catch((error: unknown) => {
         throw storeError(`abort of the save of ${name}`, error);
       });
+    },
+  };
+}
+
+/** A file that is to be written. */
+interface NewFile {
+  readonly path: string;
+  /** For messages. */
+  readonly file: string;
+  /** Length, where it is known. */
+  readonly bytes: number | undefined;
+  /** Whether it goes past the page cache. */
+  readonly direct: boolean;
+}
+
+/** Writes a file that was just created, and is open in `handle` for reading and writing. */
+async function fileWriter(
+  fs: FileSystem,
+  handle: FileHandle,
+  { path, file, bytes: length = WRITE_BYTES, direct }: NewFile,
+): Promise<StoreWriter> {
+  const bufferBytes = Math.min(WRITE_BYTES, Math.max(length, 1));
+  const appender = await fileAppender(fs, handle, path, 0, { direct, bufferBytes, depth: WRITES });
+  return {
+    async write(bytes: Uint8Array): Promise<void> {
+      try {
+        await appender.write(bytes);
+      } catch (error) {
+        throw storeError(`write of ${file}`, error);
+      }
+    },
+    async close(): Promise<void> {
+      try {
+        await appender.sync();
+        await appender.close();
+      } catch (error) {
+        throw storeError(`close of ${file}`, error);
+      }
+    },
+    async abort(): Promise<void> {
+      // Also after a failed close: whatever state the file is in, it must go.
+      await appender.close().catch(() => undefined);
+      await fs.rm(path, { force: true });
     },
   };
 }

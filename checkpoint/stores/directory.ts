@@ -19,10 +19,18 @@ import { checkRange, checkStoreName, isStoreName, MANIFEST_FILE } from "./names.
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
+/** Smaller files gain nothing from going past the page cache. */
+const DIRECT_FROM = 8 * 1024 * 1024;
+
 /** Options of a directory store. */
 export interface DirectoryStoreOptions {
   /** Default: the real one. */
   readonly fs?: FileSystem;
+  /**
+   * Length in bytes from which files are written past the page cache, where that can be. Default: 8 MiB. `Infinity`:
+   * none are.
+   */
+  readonly directFrom?: number;
 }
 
 /** The store of a plain path; `undefined` for locations of another kind (`scheme://...`, `memory:NAME`). */
@@ -33,7 +41,7 @@ export function openDirectoryStore(location: string): CheckpointStore | undefine
 
 /** A store in the directory `location`, which is made by the first save. */
 export function directoryStore(location: string, options: DirectoryStoreOptions = {}): CheckpointStore {
-  const { fs = nodeFileSystem } = options;
+  const { fs = nodeFileSystem, directFrom = DIRECT_FROM } = options;
   const root = resolve(location);
   const temporaryOf = (name: string, id: string): string => join(root, `.tmp-${name}-${id}`);
 
@@ -86,7 +94,7 @@ export function directoryStore(location: string, options: DirectoryStoreOptions 
         await fs.rm(folder, { recursive: true, force: true }).catch(() => undefined);
         throw storeError(`save of ${name}`, error);
       }
-      return directoryTransaction({ fs, root, name, id, folder });
+      return directoryTransaction({ fs, root, name, id, folder, directFrom });
     },
 
     async join(name: string, id: string): Promise<StoreTransaction> {
@@ -94,7 +102,7 @@ export function directoryStore(location: string, options: DirectoryStoreOptions 
       const folder = temporaryOf(name, id);
       if (!UUID.test(id) || !(await isFolder(fs, folder)))
         throw new CheckpointError(`save of ${name}: no transaction ${id}`);
-      return directoryTransaction({ fs, root, name, id, folder });
+      return directoryTransaction({ fs, root, name, id, folder, directFrom });
     },
 
     async list(): Promise<readonly string[]> {

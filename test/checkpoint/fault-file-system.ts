@@ -54,9 +54,9 @@ function handle(real: FileHandle, ask: Ask): FileHandle {
   const own = {
     stat: () => real.stat(),
     read: real.read.bind(real),
-    async write(bytes: Uint8Array, offset: number, length: number) {
-      await ask("write", () => real.write(bytes, offset, length >> 1));
-      return await real.write(bytes, offset, length);
+    async write(bytes: Uint8Array, offset: number, length: number, position: number) {
+      await ask("write", () => real.write(bytes, offset, length >> 1, position));
+      return await real.write(bytes, offset, length, position);
     },
     async sync(): Promise<void> {
       await ask("sync", NOTHING);

@@ -78,9 +78,12 @@ export function modelFileSystem(options: ModelOptions = {}, root: Node = newNode
       target.set(bytes, offset);
       return { bytesRead: bytes.length };
     },
-    async write(bytes: Uint8Array, offset: number, length: number) {
+    async write(bytes: Uint8Array, offset: number, length: number, position: number) {
       act();
-      node.content = new Uint8Array([...node.content, ...bytes.subarray(offset, offset + length)]);
+      const content = new Uint8Array(Math.max(node.content.length, position + length));
+      content.set(node.content);
+      content.set(bytes.subarray(offset, offset + length), position);
+      node.content = content;
       return { bytesWritten: length };
     },
     async sync() {
