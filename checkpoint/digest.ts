@@ -10,31 +10,33 @@ import { crc32 } from "node:zlib";
 /** Bytes of a block; the last one of a file may be shorter. */
 export const BLOCK_BYTES: number = 1024 * 1024;
 
-/** What is known of a file's bytes. */
-export interface FileDigest {
+/** What the blocks of a file tell of its bytes. */
+export interface BlockDigest {
   readonly length: number;
-  /** Lower-case hexadecimal. */
-  readonly sha256: string;
   /** CRC-32 of each block, as unsigned integers. */
   readonly crc32: readonly number[];
 }
 
-/** Takes a file's bytes in order, in pieces of any size. */
-export interface FileHasher {
-  update(bytes: Uint8Array): void;
-  /** Call once, after the last byte. */
-  finish(): FileDigest;
+/** What is known of a file's bytes. */
+export interface FileDigest extends BlockDigest {
+  /** Lower-case hexadecimal. */
+  readonly sha256: string;
 }
 
-/** Starts the digest of a file. */
-export function hashFile(): FileHasher {
-  const sha = createHash("sha256");
+/** Takes a file's bytes in order, in pieces of any size. */
+export interface FileHasher<D extends BlockDigest = FileDigest> {
+  update(bytes: Uint8Array): void;
+  /** Call once, after the last byte. */
+  finish(): D;
+}
+
+/** Starts the checksums of a file's blocks. */
+export function hashBlocks(): FileHasher<BlockDigest> {
   const crcs: number[] = [];
   let length = 0;
   let crc = 0;
   return {
     update(bytes: Uint8Array): void {
-      sha.update(bytes);
       for (let at = 0; at < bytes.length; ) {
         const room = BLOCK_BYTES - (length % BLOCK_BYTES);
         const part = bytes.subarray(at, at + room);
@@ -47,10 +49,23 @@ export function hashFile(): FileHasher {
         }
       }
     },
-    finish(): FileDigest {
+    finish(): BlockDigest {
       if (length % BLOCK_BYTES !== 0) crcs.push(crc);
-      return { length, sha256: sha.digest("hex"), crc32: crcs };
+      return { length, crc32: crcs };
     },
+  };
+}
+
+/** Starts the digest of a file. */
+export function hashFile(): FileHasher {
+  const sha = createHash("sha256");
+  const blocks = hashBlocks();
+  return {
+    update(bytes: Uint8Array): void {
+      sha.update(bytes);
+      blocks.update(bytes);
+    },
+    finish: () => ({ ...blocks.finish(), sha256: sha.digest("hex") }),
   };
 }
 

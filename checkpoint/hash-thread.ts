@@ -6,18 +6,21 @@
  */
 import { Worker } from "node:worker_threads";
 import { CheckpointError } from "../core/contracts/errors.ts";
-import type { FileDigest } from "./digest.ts";
+import type { BlockDigest, FileDigest } from "./digest.ts";
+import type { HashMessage } from "./hash-worker.ts";
 
 /** `FileHasher`, or one that works elsewhere: bytes given to `update` are its own until that resolves. */
-export interface StreamHasher {
+export interface StreamHasher<D extends BlockDigest = FileDigest> {
   update(bytes: Uint8Array): void | Promise<void>;
-  finish(): FileDigest | Promise<FileDigest>;
+  finish(): D | Promise<D>;
+  /** Gives it up before its end. */
+  drop?(): void;
 }
 
-/** A thread that hashes one file after the other. */
+/** A thread that hashes several files at a time, in the order in which their bytes come. */
 export interface HashThread {
-  /** Starts the digest of a file; the one before must have been finished. */
-  hashFile(): StreamHasher;
+  /** Starts the digest of a file. */
+  hashFile(): Required<StreamHasher>;
   close(): Promise<void>;
 }
 
@@ -25,6 +28,7 @@ export interface HashThread {
 export function startHashThread(): HashThread {
   const worker = new Worker(new URL("./hash-worker.ts", import.meta.url));
   const waiting: PromiseWithResolvers<unknown>[] = [];
+  let begun = 0;
   let failure: CheckpointError | undefined;
   const fail = (problem: string): void => {
     failure ??= new CheckpointError(`the hashing thread ended: ${problem}`);
@@ -38,7 +42,7 @@ export function startHashThread(): HashThread {
   worker.on("exit", (code) => fail(`exit code ${code}`));
   worker.unref();
 
-  const ask = async (message: Uint8Array | null): Promise<unknown> => {
+  const ask = async (message: HashMessage): Promise<unknown> => {
     if (failure !== undefined) throw failure;
     const answer = Promise.withResolvers<unknown>();
     waiting.push(answer);
@@ -48,20 +52,17 @@ export function startHashThread(): HashThread {
   };
   return {
     hashFile: () => {
-      // What a file that was given up left in the thread goes with its first answer.
-      let begun: Promise<unknown> | undefined;
-      const begin = async (): Promise<void> => {
-        begun ??= ask(null);
-        await begun;
-      };
+      const stream = begun++;
+      let dropped = false;
       return {
         async update(bytes: Uint8Array): Promise<void> {
-          await begin();
-          await ask(bytes);
+          if (!dropped) await ask({ stream, bytes });
         },
-        async finish(): Promise<FileDigest> {
-          await begin();
-          return (await ask(null)) as FileDigest;
+        finish: async () => (await ask({ stream })) as FileDigest,
+        drop(): void {
+          dropped = true;
+          // A thread that ended has nothing to give up.
+          ask({ stream, drop: true }).catch(() => undefined);
         },
       };
     },
@@ -69,4 +70,12 @@ export function startHashThread(): HashThread {
       await worker.terminate();
     },
   };
+}
+
+let shared: HashThread | undefined;
+
+/** The thread that all of this process use who have none of their own. Started by its first use. */
+export function sharedHashThread(): HashThread {
+  shared ??= startHashThread();
+  return shared;
 }

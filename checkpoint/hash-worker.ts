@@ -1,21 +1,33 @@
 /**
- * A thread that hashes what it is shown, chunk by chunk, so that training does not stand still for it. Answers each message
- * in order: to bytes that they are no longer needed, to `null` with the digest of all since the last one.
+ * A thread that hashes what it is shown, stream by stream. Answers each message in order: to bytes that they are no longer
+ * needed, to the end of a stream with the digest of all its bytes.
  *
  * @module
  */
 import { parentPort } from "node:worker_threads";
-import { hashFile } from "./digest.ts";
+import { type FileHasher, hashFile } from "./digest.ts";
+
+/** What the thread is told: bytes of a stream, its end, or that it is given up. */
+export interface HashMessage {
+  readonly stream: number;
+  readonly bytes?: Uint8Array;
+  readonly drop?: boolean;
+}
 
 const port = parentPort!;
-let hasher = hashFile();
+const streams = new Map<number, FileHasher>();
 
-port.on("message", (bytes: Uint8Array | null) => {
-  if (bytes === null) {
-    port.postMessage(hasher.finish());
+port.on("message", ({ stream, bytes, drop }: HashMessage) => {
+  let hasher = streams.get(stream);
+  if (hasher === undefined) {
     hasher = hashFile();
-  } else {
+    streams.set(stream, hasher);
+  }
+  if (bytes !== undefined) {
     hasher.update(bytes);
     port.postMessage(null);
+    return;
   }
+  streams.delete(stream);
+  port.postMessage(drop === true ? null : hasher.finish());
 });

@@ -11,6 +11,21 @@ import type { Chunk, Manifest, ManifestFile, ManifestTensor } from "./manifest.t
 
 /** Every fault of a manifest whose fields are valid one by one; empty when it is sound. */
 export function manifestFaults(manifest: Manifest): readonly string[] {
+  const faults = listingFaults(manifest);
+  if (manifest.rankValues.length !== manifest.worldSize) {
+    faults.push(`rank values: of ${manifest.rankValues.length} ranks, saved were ${manifest.worldSize}`);
+  }
+  for (const tensor of manifest.tensors) faults.push(...coverageFaults(tensor));
+  return [...faults, ...rangeFaults(manifest.tensors)];
+}
+
+/** Faults that show in what one rank contributes; whether the ranks' boxes cover their tensors shows only together. */
+export function partFaults(part: Manifest): readonly string[] {
+  return [...listingFaults(part), ...rangeFaults(part.tensors)];
+}
+
+/** Faults of files and tensors by themselves, and of the chunks of tensors in their files. */
+function listingFaults(manifest: Manifest): string[] {
   const faults: string[] = [];
   const files = new Map<string, ManifestFile>();
   for (const file of manifest.files) {
@@ -23,16 +38,12 @@ export function manifestFaults(manifest: Manifest): readonly string[] {
       );
     }
   }
-  if (manifest.rankValues.length !== manifest.worldSize) {
-    faults.push(`rank values: of ${manifest.rankValues.length} ranks, saved were ${manifest.worldSize}`);
-  }
   const names = new Set<string>();
   for (const tensor of manifest.tensors) {
     if (names.has(tensor.name)) faults.push(`tensor ${tensor.name}: listed twice`);
     names.add(tensor.name);
-    faults.push(...chunkFaults(tensor, files), ...coverageFaults(tensor));
+    faults.push(...chunkFaults(tensor, files));
   }
-  faults.push(...rangeFaults(manifest.tensors));
   return faults;
 }
 

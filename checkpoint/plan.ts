@@ -11,10 +11,10 @@
 import { STORED_DTYPES, type StoredDType } from "../core/contracts/dtype.ts";
 import { CheckpointError } from "../core/contracts/errors.ts";
 import type { Box } from "../core/contracts/shard.ts";
-import { indexBoxes } from "./box-index.ts";
+import { type BoxIndex, indexBoxes } from "./box-index.ts";
 import { formatBox, insideShape, intersectBoxes, volume } from "./boxes.ts";
 import { listFaults, type ManifestTensor } from "./manifest.ts";
-import { stridedTransfer, type Transfer } from "./transfer.ts";
+import { stridedTransfer, type Transfer, transferBytes } from "./transfer.ts";
 
 /** Boxes wanted of one tensor. */
 export interface WantedTensor {
@@ -68,23 +68,18 @@ export function planLoad(
         continue;
       }
       const elements = volume(box.sizes);
-      const found = elements === 0 ? [] : index.overlapping(box);
-      const regions = found.map((i) => intersectBoxes(have.chunks[i]!, box));
+      const { bytes } = STORED_DTYPES[want.dtype];
+      const transfers = boxTransfers(have, index, box);
       // Saved chunks are disjoint, so their shares of the box add up to it only when they cover it.
       let covered = 0;
-      for (const { sizes } of regions) covered += volume(sizes);
+      for (const transfer of transfers) covered += transferBytes(transfer) / bytes;
       if (covered !== elements) {
         faults.push(
           `tensor ${want.name}: box ${formatBox(box)}: ${covered} of ${elements} elements are saved`,
         );
         continue;
       }
-      const { bytes } = STORED_DTYPES[want.dtype];
-      const transfers = found.map((i, k) => {
-        const chunk = have.chunks[i]!;
-        return stridedTransfer(chunk.file, chunk.begin, chunk, box, regions[k]!, bytes);
-      });
-      plans.push({ tensor: t, piece: p, bytes: elements * bytes, transfers: transfers.sort(byPlace) });
+      plans.push({ tensor: t, piece: p, bytes: elements * bytes, transfers });
     }
   }
   if (faults.length > 0) throw new CheckpointError(listFaults(faults));
@@ -94,6 +89,20 @@ export function planLoad(
       ? Number(x !== undefined) - Number(y !== undefined)
       : byPlace(x, y);
   });
+}
+
+/**
+ * What the chunks of a saved tensor hold of a box inside it: transfers into a row-major copy of the box, ordered by file,
+ * then first byte. `index` is of those chunks.
+ */
+export function boxTransfers(tensor: ManifestTensor, index: BoxIndex, box: Box): readonly Transfer[] {
+  const { bytes } = STORED_DTYPES[tensor.dtype];
+  const found = volume(box.sizes) === 0 ? [] : index.overlapping(box);
+  const transfers = found.map((i) => {
+    const chunk = tensor.chunks[i]!;
+    return stridedTransfer(chunk.file, chunk.begin, chunk, box, intersectBoxes(chunk, box), bytes);
+  });
+  return transfers.sort(byPlace);
 }
 
 /** How a saved tensor differs from the one that is wanted, in words; `undefined` when it does not. */

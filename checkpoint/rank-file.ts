@@ -14,9 +14,10 @@ import type {
   StoreTransaction,
   StoreWriter,
 } from "../core/contracts/checkpointer.ts";
+import { CheckpointError } from "../core/contracts/errors.ts";
 import { allEnded } from "./agree.ts";
 import { isWhole } from "./boxes.ts";
-import { BLOCK_BYTES, type FileDigest } from "./digest.ts";
+import { BLOCK_BYTES, type BlockDigest, type FileDigest, hashBlocks } from "./digest.ts";
 import {
   type LayoutTensor,
   layoutSafetensors,
@@ -127,6 +128,11 @@ async function writeData(
   }
   const writer = await transaction.create(name, layout.fileBytes);
   try {
+    if (transaction.digests === true) {
+      const blocks = await streamFile(layout, hashBlocks(), writer);
+      await writer.close();
+      return listed({ ...blocks, sha256: storedDigest(writer, name) });
+    }
     const digest = await streamFile(layout, hash(), writer);
     if (earlier.files.some((file) => file.sha256 === digest.sha256)) {
       await writer.abort();
@@ -142,19 +148,29 @@ async function writeData(
   }
 }
 
+function storedDigest({ sha256 }: StoreWriter, file: string): string {
+  if (sha256 !== undefined) return sha256;
+  throw new CheckpointError(`file ${file}: the store did not tell its SHA-256`);
+}
+
 /** Hashes a file's bytes, and writes them if there is a writer. */
-async function streamFile(
+async function streamFile<D extends BlockDigest>(
   layout: SafetensorsLayout<Entry>,
-  hasher: StreamHasher,
+  hasher: StreamHasher<D>,
   writer: StoreWriter | undefined,
-): Promise<FileDigest> {
+): Promise<D> {
   const append = async (bytes: Uint8Array): Promise<void> => {
     // Hashed while the system writes.
     await allEnded([writer?.write(bytes), hasher.update(bytes)]);
   };
-  await append(layout.header);
-  for await (const bytes of pieceBytes(layout.tensors.map(({ tensor }) => tensor))) await append(bytes);
-  return await hasher.finish();
+  try {
+    await append(layout.header);
+    for await (const bytes of pieceBytes(layout.tensors.map(({ tensor }) => tensor))) await append(bytes);
+    return await hasher.finish();
+  } catch (error) {
+    hasher.drop?.();
+    throw error;
+  }
 }
 
 function layoutOf(rank: number, worldSize: number, pieces: readonly OwnPiece[]): SafetensorsLayout<Entry> {

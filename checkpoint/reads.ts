@@ -14,6 +14,7 @@ import {
   type Run,
   runsOf,
   type Transfer,
+  transferEnd,
 } from "./transfer.ts";
 
 /** Bytes of a window's pieces, unless one tensor has more. */
@@ -99,10 +100,10 @@ function* ascendingRuns(transfers: PieceTransfer[]): Generator<PieceRun> {
   for (let i = 0; i < transfers.length; ) {
     // Transfers whose extents meet go through the file together.
     const group = [transfers[i]!];
-    let end = lastByte(group[0]!.transfer);
+    let end = transferEnd(group[0]!.transfer);
     for (i++; i < transfers.length && transfers[i]!.transfer.source < end; i++) {
       group.push(transfers[i]!);
-      end = Math.max(end, lastByte(transfers[i]!.transfer));
+      end = Math.max(end, transferEnd(transfers[i]!.transfer));
     }
     yield* merged(group.map(pieceRuns));
   }
@@ -129,8 +130,4 @@ function* merged(sources: Generator<PieceRun>[]): Generator<PieceRun> {
     if (next.done === true) heads.splice(least, 1);
     else head.run = next.value;
   }
-}
-
-function lastByte({ source, length, counts, sourceStrides }: Transfer): number {
-  return counts.reduce((sum, count, d) => sum + (count - 1) * sourceStrides[d]!, source + length);
 }

@@ -6,6 +6,7 @@
  * @module
  */
 import type { Box } from "../core/contracts/shard.ts";
+import { volume } from "./boxes.ts";
 
 /** Unneeded bytes between two runs up to which one read covers both. */
 export const MAX_GAP: number = 64 * 1024;
@@ -79,6 +80,16 @@ export function stridedTransfer(
     targetStride *= target.sizes[d]!;
   }
   return { file, length, source: from, target: to, counts, sourceStrides, targetStrides };
+}
+
+/** Bytes that a transfer moves. */
+export function transferBytes({ length, counts }: Transfer): number {
+  return length * volume(counts);
+}
+
+/** Where the last run of a transfer ends in its file. */
+export function transferEnd({ source, length, counts, sourceStrides }: Transfer): number {
+  return counts.reduce((sum, count, d) => sum + (count - 1) * sourceStrides[d]!, source + length);
 }
 
 /** The reads that a transfer needs, ascending in the file and disjoint, each of at most 8 MiB. */

@@ -17,6 +17,7 @@ import { blobRoutes } from "./routes/blob-routes.ts";
 import { checkpointRoutes } from "./routes/checkpoint-routes.ts";
 import { exportRoutes } from "./routes/export-routes.ts";
 import { fileRoutes } from "./routes/file-routes.ts";
+import { planRoutes } from "./routes/plan-routes.ts";
 import { PARAMS, type ParamName, type Route, type RouteInput } from "./routes/route.ts";
 import { saveRoutes } from "./routes/save-routes.ts";
 import { serviceRoutes } from "./routes/service-routes.ts";
@@ -33,6 +34,7 @@ export const ROUTES: readonly Route[] = [
   ...blobRoutes,
   ...checkpointRoutes,
   ...tensorRoutes,
+  ...planRoutes,
   ...exportRoutes,
 ];
 

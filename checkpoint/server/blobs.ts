@@ -10,6 +10,7 @@ import { link, lstat, open, readdir, readFile, rename, rm, utimes, writeFile } f
 import { join } from "node:path";
 import * as v from "valibot";
 import { BLOCK_BYTES, type FileDigest, hashFile } from "../digest.ts";
+import type { StreamHasher } from "../hash-thread.ts";
 import { errorCode, isMissing } from "../stores/directory-errors.ts";
 import { syncDirectory } from "../stores/directory-files.ts";
 import { createQueue } from "./queue.ts";
@@ -76,7 +77,8 @@ export function openBlobs(folder: string, now: () => number): Blobs {
     if (found === undefined || now() - (checkedAt.get(sha256) ?? Number.NEGATIVE_INFINITY) < CHECK_EVERY_MS) {
       return found;
     }
-    const hasher = await hashStored(pathOf(sha256), found.length);
+    const hasher = hashFile();
+    await hashStored(pathOf(sha256), found.length, hasher);
     if (hasher.finish().sha256 === sha256) {
       remember(sha256);
       return found;
@@ -136,19 +138,18 @@ export function openBlobs(folder: string, now: () => number): Blobs {
   };
 }
 
-/** The digest of the first `length` bytes of a file, in memory that does not depend on it. */
-export async function hashStored(path: string, length: number): Promise<ReturnType<typeof hashFile>> {
-  const hasher = hashFile();
+/** Shows `hasher` the first `length` bytes of a file, in memory that does not depend on it. */
+export async function hashStored(path: string, length: number, hasher: StreamHasher): Promise<void> {
+  if (length === 0) return;
   const handle = await open(path, "r");
   try {
     const buffer = new Uint8Array(BLOCK_BYTES);
     for (let at = 0; at < length; ) {
       const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, length - at), at);
       if (bytesRead === 0) break;
-      hasher.update(buffer.subarray(0, bytesRead));
+      await hasher.update(buffer.subarray(0, bytesRead));
       at += bytesRead;
     }
-    return hasher;
   } finally {
     await handle.close();
   }

@@ -5,10 +5,12 @@
  * @module
  */
 import type { FileHandle } from "node:fs/promises";
+import { RUNTIME } from "../../core/runtime/runtime.ts";
 import { openFile, readFully } from "../stores/directory-files.ts";
 import { nodeFileSystem } from "../stores/file-system.ts";
 import { isUnchanged } from "./http-fields.ts";
 import type { OpenCount } from "./open-count.ts";
+import { freshPiece, type NewPiece, pieceRing } from "./pieces.ts";
 import { Problem } from "./problem.ts";
 
 /** Something that can be read in part. */
@@ -20,8 +22,8 @@ export interface Content {
   /** Whether this URL can never have other content. */
   readonly immutable: boolean;
   readonly headers?: Readonly<Record<string, string>>;
-  /** Bytes `[begin, end)`, in arrays of their own. */
-  read(begin: number, end: number): AsyncGenerator<Uint8Array>;
+  /** Bytes `[begin, end)`, in memory of `newPiece` or fresh one; two pieces are in use at a time. */
+  read(begin: number, end: number, newPiece: NewPiece): AsyncGenerator<Uint8Array>;
 }
 
 /** Up to here an answer is made before it is begun, and so has a length and no half. */
@@ -66,19 +68,29 @@ export async function answerContent(
 }
 
 /** The bytes of a regular file. */
-export async function* fileBytes(path: string, begin: number, end: number): AsyncGenerator<Uint8Array> {
+export async function* fileBytes(
+  path: string,
+  begin: number,
+  end: number,
+  newPiece: NewPiece,
+): AsyncGenerator<Uint8Array> {
   const { handle, length } = await openFile(nodeFileSystem, path);
   try {
     if (end > length) throw new Problem("internal", `a file has ${length} bytes, due are ${end}`);
-    yield* pieces(handle, begin, end);
+    yield* pieces(handle, begin, end, newPiece);
   } finally {
     await handle.close();
   }
 }
 
-async function* pieces(handle: FileHandle, begin: number, end: number): AsyncGenerator<Uint8Array> {
+async function* pieces(
+  handle: FileHandle,
+  begin: number,
+  end: number,
+  newPiece: NewPiece,
+): AsyncGenerator<Uint8Array> {
   for (let at = begin; at < end; ) {
-    const piece = new Uint8Array(Math.min(PIECE_BYTES, end - at));
+    const piece = newPiece(Math.min(PIECE_BYTES, end - at));
     await readFully(handle, piece, at);
     yield piece;
     at += piece.length;
@@ -115,7 +127,7 @@ function chosenRange(
 async function gather(content: Content, begin: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
   const whole = new Uint8Array(end - begin);
   let at = 0;
-  for await (const piece of content.read(begin, end)) {
+  for await (const piece of content.read(begin, end, freshPiece)) {
     whole.set(piece, at);
     at += piece.length;
   }
@@ -123,14 +135,61 @@ async function gather(content: Content, begin: number, end: number): Promise<Uin
   return whole;
 }
 
-/** A stream that is one piece ahead of what is asked for. It ends after all bytes or with an error, which cuts the connection. */
+/** A stream that is one piece ahead of what is sent. It ends after all bytes or with an error, which cuts the connection. */
 function streamOf(
   content: Content,
   begin: number,
   end: number,
   release: () => void,
 ): ReadableStream<Uint8Array> {
-  const source = content.read(begin, end);
+  const answer = { content, begin, end, release };
+  return RUNTIME.name === "bun" ? directStream(answer) : queuedStream(answer);
+}
+
+interface StreamedAnswer {
+  readonly content: Content;
+  readonly begin: number;
+  readonly end: number;
+  /** Called when it is over. */
+  readonly release: () => void;
+}
+
+/** For Bun, which takes what a direct stream writes before it asks for more: pieces are used again. */
+function directStream({ content, begin, end, release }: StreamedAnswer): ReadableStream<Uint8Array> {
+  const source = content.read(begin, end, pieceRing());
+  let gone = false;
+  return new ReadableStream<Uint8Array>({
+    type: "direct",
+    async pull(controller): Promise<void> {
+      try {
+        let left = end - begin;
+        for (let next = source.next(); ; ) {
+          const { value, done } = await next;
+          if (done === true) {
+            if (left > 0) throw missing(left);
+            return;
+          }
+          // Made while this one is sent. Its failure is met when its turn comes.
+          next = source.next();
+          next.catch(() => undefined);
+          left -= value.length;
+          const taken = await controller.write(value);
+          if (gone || taken === 0) return;
+        }
+      } finally {
+        release();
+        await source.return(undefined);
+      }
+    },
+    cancel(): void {
+      gone = true;
+      release();
+    },
+  });
+}
+
+function queuedStream({ content, begin, end, release }: StreamedAnswer): ReadableStream<Uint8Array> {
+  const source = content.read(begin, end, freshPiece);
   let left = end - begin;
   let ahead: Promise<IteratorResult<Uint8Array>> | undefined;
   return new ReadableStream<Uint8Array>(
@@ -139,7 +198,6 @@ function streamOf(
         try {
           const { value, done } = await (ahead ?? source.next());
           if (done !== true) {
-            // Made while this one is sent. Its failure is met when its turn comes.
             ahead = source.next();
             ahead.catch(() => undefined);
             left -= value.length;
@@ -147,7 +205,7 @@ function streamOf(
           } else if (left === 0) {
             release();
             controller.close();
-          } else throw new Problem("internal", `${left} bytes are missing`);
+          } else throw missing(left);
         } catch (error) {
           release();
           controller.error(error);
@@ -160,6 +218,10 @@ function streamOf(
     },
     { highWaterMark: 0 },
   );
+}
+
+function missing(bytes: number): Problem {
+  return new Problem("internal", `${bytes} bytes are missing`);
 }
 
 /** Counts one more until what is returned is called. @throws Problem when there are as many as may be. */

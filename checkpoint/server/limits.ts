@@ -64,3 +64,8 @@ export const DEFAULT_LIMITS: ServiceLimits = Object.freeze({
   graceSeconds: 60 * 60,
   keepFreeBytes: 64 * MIB,
 });
+
+/** `Upload-Limit` (draft-ietf-httpbis-resumable-upload): what an upload and one append to it may have, in bytes. */
+export function uploadLimit({ fileBytes, appendBytes }: ServiceLimits): string {
+  return `max-size=${fileBytes}, max-append-size=${appendBytes}`;
+}

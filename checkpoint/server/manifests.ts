@@ -10,6 +10,7 @@ import { CheckpointError } from "../../core/contracts/errors.ts";
 import { sha256Hex } from "../digest.ts";
 import { decodeManifest, describe, MAX_MANIFEST_BYTES, type Manifest } from "../manifest.ts";
 import { MANIFEST_FILE } from "../stores/names.ts";
+import { isExportable } from "./export.ts";
 import { Problem } from "./problem.ts";
 import type { Run } from "./run.ts";
 
@@ -19,6 +20,8 @@ export interface CheckpointSummary {
   readonly info: CheckpointInfo | undefined;
   /** SHA-256 of the manifest file. */
   readonly sha256: string;
+  /** Whether it has a model to export. */
+  readonly exportable: boolean;
 }
 
 /** Access to manifests. */
@@ -41,26 +44,27 @@ export function createManifests(): Manifests {
     run: Run,
     name: string,
     key: string,
-  ): Promise<CheckpointSummary & { manifest?: Manifest }> => {
+  ): Promise<{ readonly summary: CheckpointSummary; readonly manifest: Manifest | undefined }> => {
     const length = await run.store.size(name, MANIFEST_FILE);
     const bytes = await run.store.read(name, MANIFEST_FILE, 0, Math.min(length, MAX_MANIFEST_BYTES + 1));
     const sha256 = sha256Hex(bytes);
-    let loaded: CheckpointSummary & { manifest?: Manifest } = { info: undefined, sha256 };
+    let summary: CheckpointSummary = { info: undefined, sha256, exportable: false };
+    let manifest: Manifest | undefined;
     try {
-      const manifest = decodeManifest(bytes);
-      loaded = { info: describe(name, manifest, length), sha256, manifest };
+      manifest = decodeManifest(bytes);
+      summary = { info: describe(name, manifest, length), sha256, exportable: isExportable(manifest) };
       keep(manifests, key, { manifest, sha256 }, KEPT_MANIFESTS);
     } catch (error) {
       if (!(error instanceof CheckpointError)) throw error;
     }
-    keep(summaries, key, { info: loaded.info, sha256 }, KEPT_SUMMARIES);
-    return loaded;
+    keep(summaries, key, summary, KEPT_SUMMARIES);
+    return { summary, manifest };
   };
 
   return {
     async summary(run, name): Promise<CheckpointSummary> {
       const key = await keyOf(run, name);
-      return summaries.get(key) ?? (await load(run, name, key));
+      return summaries.get(key) ?? (await load(run, name, key)).summary;
     },
     async open(run, name): Promise<{ readonly manifest: Manifest; readonly sha256: string }> {
       const key = await keyOf(run, name);
@@ -69,11 +73,11 @@ export function createManifests(): Manifests {
         keep(manifests, key, known, KEPT_MANIFESTS);
         return known;
       }
-      const { manifest, sha256 } = await load(run, name, key);
+      const { summary, manifest } = await load(run, name, key);
       if (manifest === undefined) {
         throw new Problem("unexportable", `the manifest of checkpoint ${name} cannot be read`);
       }
-      return { manifest, sha256 };
+      return { manifest, sha256: summary.sha256 };
     },
   };
 }

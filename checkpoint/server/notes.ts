@@ -1,5 +1,5 @@
 /**
- * What is noted of a committed checkpoint beside its immutable content: whether it is pinned, and its labels.
+ * What is noted of a committed checkpoint beside its immutable content: whether it is pinned, its labels and metrics.
  *
  * @module
  */
@@ -8,13 +8,19 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { isMissing } from "../stores/directory-errors.ts";
 
+const noteName = v.pipe(v.string(), v.regex(/^[A-Za-z][A-Za-z0-9._-]{0,63}$/));
+const MOST = 64;
+
 /** Labels: a few short texts by name. */
 export const labelsSchema: v.GenericSchema<Record<string, string>> = v.pipe(
-  v.record(
-    v.pipe(v.string(), v.regex(/^[A-Za-z][A-Za-z0-9._-]{0,63}$/)),
-    v.pipe(v.string(), v.maxLength(256)),
-  ),
-  v.check((labels) => Object.keys(labels).length <= 64, "at most 64 labels"),
+  v.record(noteName, v.pipe(v.string(), v.maxLength(256))),
+  v.check((labels) => Object.keys(labels).length <= MOST, `at most ${MOST} labels`),
+);
+
+/** Metrics: a few finite numbers by name, such as a loss that was evaluated after the save. */
+export const metricsSchema: v.GenericSchema<Record<string, number>> = v.pipe(
+  v.record(noteName, v.pipe(v.number(), v.finite())),
+  v.check((metrics) => Object.keys(metrics).length <= MOST, `at most ${MOST} metrics`),
 );
 
 /** A note. */
@@ -24,6 +30,7 @@ export interface Note {
   /** A pinned checkpoint cannot be deleted. */
   readonly pinned: boolean;
   readonly labels: Readonly<Record<string, string>>;
+  readonly metrics: Readonly<Record<string, number>>;
 }
 
 /** The notes of one run. */
@@ -37,9 +44,11 @@ const noteSchema = v.strictObject({
   revision: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
   pinned: v.boolean(),
   labels: labelsSchema,
+  // Notes of earlier versions have none.
+  metrics: v.optional(metricsSchema, {}),
 });
 
-const NONE: Note = Object.freeze({ revision: 0, pinned: false, labels: {} });
+const NONE: Note = Object.freeze({ revision: 0, pinned: false, labels: {}, metrics: {} });
 
 /** Notes in a folder, which exists. */
 export function createNotes(folder: string): Notes {

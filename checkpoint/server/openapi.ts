@@ -6,7 +6,8 @@
 import { toJsonSchema } from "@valibot/to-json-schema";
 import type * as v from "valibot";
 import { PROBLEMS, problemUri } from "./problem.ts";
-import { PARAMS, type ParamName, type Route } from "./routes/route.ts";
+import { ANSWER_HEADERS, REQUEST_HEADERS } from "./routes/headers.ts";
+import { type Answer, PARAMS, type ParamName, type Route } from "./routes/route.ts";
 import { problemAnswer } from "./routes/schemas.ts";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -42,25 +43,35 @@ export function openApiDocument(routes: readonly Route[], mount: string): Json {
 }
 
 function operation(route: Route): Json {
-  const answers = Object.entries(route.answers).map(([status, { description, schema, type }]) => {
-    const media = schema !== undefined ? "application/json" : type;
-    const content =
-      media === undefined
-        ? {}
-        : { content: { [media]: schema === undefined ? {} : { schema: schemaOf(schema) } } };
-    return [status, { description, ...content }] as const;
-  });
+  const answers = Object.entries(route.answers).map(
+    ([status, answer]) => [status, responseOf(answer)] as const,
+  );
+  const conditional = route.method === "GET" && route.headers?.includes("If-None-Match") === true;
   return {
     operationId: route.operation,
     tags: [route.tag],
     summary: route.summary,
     security: route.scopes.length === 0 ? [] : [{ token: route.scopes }],
-    parameters: [...pathParameters(route), ...queryParameters(route)],
+    parameters: [...pathParameters(route), ...queryParameters(route), ...headerParameters(route)],
     ...requestBody(route),
     responses: {
       ...Object.fromEntries(answers),
+      ...(conditional ? { 304: responseOf({ description: "Unchanged", headers: ["ETag"] }) } : {}),
       default: { $ref: "#/components/responses/Problem" },
     },
+  };
+}
+
+function responseOf({ description, schema, type = [], headers = [] }: Answer): Json {
+  const types = schema === undefined ? [type].flat() : ["application/json"];
+  const media = schema === undefined ? {} : { schema: schemaOf(schema) };
+  const fields = headers.map((name) => {
+    return [name, { description: ANSWER_HEADERS[name], schema: { type: "string" } }] as const;
+  });
+  return {
+    description,
+    ...(types.length === 0 ? {} : { content: Object.fromEntries(types.map((name) => [name, media])) }),
+    ...(fields.length === 0 ? {} : { headers: Object.fromEntries(fields) }),
   };
 }
 
@@ -73,6 +84,15 @@ function pathParameters({ path }: Route): readonly Json[] {
 function queryParameters({ query }: Route): readonly Json[] {
   const { properties = {} } = schemaOf(query) as { readonly properties?: Json };
   return Object.entries(properties).map(([name, schema]) => ({ name, in: "query", required: false, schema }));
+}
+
+function headerParameters({ headers = [], neededHeaders = [] }: Route): readonly Json[] {
+  return headers.map((name) => {
+    return {
+      ...{ name, in: "header", required: neededHeaders.includes(name) },
+      ...{ description: REQUEST_HEADERS[name], schema: { type: "string" } },
+    };
+  });
 }
 
 function requestBody({ body, bodyOptional, content }: Route): Json {

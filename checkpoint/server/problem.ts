@@ -77,6 +77,9 @@ export const PROBLEMS: Readonly<Record<ProblemType, readonly [status: number, ti
   storage: [507, "There is not enough room"],
 };
 
+/** Faults that one problem lists at most. */
+export const MOST_FAULTS = 1000;
+
 /** What a problem carries beside its message. */
 export interface ProblemOptions extends ErrorOptions {
   /** For machines: `expectedOffset`, `faults`, `limit` ... */

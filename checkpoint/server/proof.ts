@@ -10,12 +10,9 @@ import { decodeBody, MAX_MANIFEST_BYTES, type Manifest } from "../manifest.ts";
 import { manifestFaults } from "../manifest-check.ts";
 import { MANIFEST_FILE } from "../stores/names.ts";
 import type { BeginEntry } from "./journal.ts";
-import { Problem } from "./problem.ts";
+import { MOST_FAULTS, Problem } from "./problem.ts";
 import type { Run } from "./run.ts";
 import type { SaveFile } from "./save.ts";
-
-/** Faults that one answer lists. */
-const MOST_FAULTS = 1000;
 
 /** A refused commit, with everything that is wrong. */
 export function unproven(faults: readonly string[]): Problem {

@@ -6,7 +6,6 @@
  */
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { hashFile } from "../digest.ts";
 import { appendJournal, type BeginEntry, type JournalEntry, reopenJournal } from "./journal.ts";
 import { Problem } from "./problem.ts";
 import { createQueue, type Queue } from "./queue.ts";
@@ -30,6 +29,8 @@ export class Save {
   readonly uploads: Map<string, Upload> = new Map();
   /** What complete uploads became, by their ids: a client whose answer was lost asks again. */
   readonly finished: Map<string, SaveFile> = new Map();
+  /** Every upload that was begun with an idempotency key, by that key, whatever became of it. */
+  readonly keyed: Map<string, UploadSpec> = new Map();
   /** Names of files that were taken out: a client whose answer was lost asks for it again. */
   readonly removed: Set<string> = new Set();
   readonly queue: Queue = createQueue();
@@ -76,7 +77,7 @@ export class Save {
     const path = this.uploadPath(spec.id);
     await writeFile(path, new Uint8Array(0), { flag: "wx" });
     await this.record({ type: "upload", ...spec });
-    const upload = new Upload(spec, path, 0, hashFile());
+    const upload = new Upload(spec, path);
     this.uploads.set(spec.id, upload);
     return upload;
   }
@@ -84,13 +85,14 @@ export class Save {
   /** Drops an upload and its bytes. */
   async dropUpload(upload: Upload): Promise<void> {
     await this.record({ type: "drop", id: upload.spec.id });
+    upload.drop();
     await rm(upload.path, { force: true });
   }
 
   /** Ends the save's use of the disk; its journal stays, to answer repeated requests. */
   async clear(): Promise<void> {
     for (const upload of this.uploads.values()) {
-      upload.stop();
+      upload.drop();
       await rm(upload.path, { force: true });
     }
     this.uploads.clear();
@@ -102,8 +104,12 @@ export class Save {
     this.revision++;
     switch (entry.type) {
       case "begin":
-      case "upload":
         break;
+      case "upload": {
+        const { type: _, ...spec } = entry;
+        if (spec.key !== undefined) this.keyed.set(spec.key, spec);
+        break;
+      }
       case "drop":
         this.uploads.delete(entry.id);
         break;

@@ -186,6 +186,8 @@ export interface StoreWriter {
   close(): Promise<void>;
   /** Drops it. */
   abort(): Promise<void>;
+  /** SHA-256 of what was stored, in lower-case hexadecimal, after `close`; of transactions that have `digests` only. */
+  readonly sha256?: string | undefined;
 }
 
 /** A committed file that is being read. */
@@ -199,6 +201,8 @@ export interface StoreReader {
 export interface StoreTransaction {
   /** Token by which other ranks join the same transaction. */
   readonly id: string;
+  /** Set when the store takes the SHA-256 of all that it stores, and its writers tell: nobody needs to before it then. */
+  readonly digests?: boolean;
   /** Begins a file. `bytes` is its length where that is known: a store may set room aside, or refuse at once. */
   create(file: string, bytes?: number): Promise<StoreWriter>;
   read(file: string): Promise<Uint8Array>;

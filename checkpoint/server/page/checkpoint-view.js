@@ -63,7 +63,7 @@ export async function checkpointView(run, name, signal) {
     h(
       "div",
       { class: "actions" },
-      model.length > 0 ? downloadLink("Download model", exported, `${name}.safetensors`) : undefined,
+      info.exportable ? downloadLink("Download model", exported, `${name}.safetensors`) : undefined,
       button,
     ),
     result,

@@ -124,7 +124,9 @@ function newestFirst(a, b) {
  * @param {any} checkpoint
  * @param {AbortSignal} signal
  */
-function row(run, { name, step, worldSize, bytes, createdAt, readable, pinned, labels }, signal) {
+function row(run, checkpoint, signal) {
+  const { name, step, worldSize, bytes, createdAt, readable, exportable, pinned, labels, metrics } =
+    checkpoint;
   const { button, result } = verifyControl(run, name, signal);
   const cell = (/** @type {string} */ label, /** @type {import("./dom.js").Child[]} */ ...children) =>
     h("td", { "data-label": label }, ...children);
@@ -136,7 +138,7 @@ function row(run, { name, step, worldSize, bytes, createdAt, readable, pinned, l
       "th",
       { scope: "row" },
       h("a", { href: `#/${encodeURIComponent(run)}/${encodeURIComponent(name)}` }, h("bdi", {}, plain(name))),
-      Object.entries(labels).map(([key, value]) =>
+      [...Object.entries(labels), ...Object.entries(metrics)].map(([key, value]) =>
         h("span", { class: "badge" }, h("bdi", {}, plain(`${key}: ${value}`))),
       ),
     ),
@@ -154,7 +156,7 @@ function row(run, { name, step, worldSize, bytes, createdAt, readable, pinned, l
       h(
         "div",
         { class: "actions" },
-        readable
+        exportable
           ? downloadLink("Download", url, `${name}.safetensors`, `Download the model of ${name}`)
           : undefined,
         button,

@@ -6,7 +6,6 @@
 import { randomUUID } from "node:crypto";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { hashFile } from "../../digest.ts";
 import { bodyOf } from "../body.ts";
 import { answerContent, type Content, fileBytes } from "../content.ts";
 import { digestField, parseCount, parseDigest } from "../http-fields.ts";
@@ -14,6 +13,7 @@ import { Problem } from "../problem.ts";
 import type { Run } from "../run.ts";
 import type { Service } from "../service.ts";
 import { Upload } from "../upload.ts";
+import { CONTENT, RANGES } from "./headers.ts";
 import { empty, type Route, route } from "./route.ts";
 import { noQuery } from "./schemas.ts";
 
@@ -35,7 +35,7 @@ export async function answerBlob(
     type: "application/octet-stream",
     immutable: options.immutable,
     headers: { "repr-digest": digestField(sha256) },
-    read: (begin, end) => fileBytes(run.blobs.pathOf(sha256), begin, end),
+    read: (...range) => fileBytes(run.blobs.pathOf(sha256), ...range),
   };
   return answerContent(request, content, service.transfers);
 }
@@ -51,9 +51,18 @@ export const blobRoutes: readonly Route[] = [
     scopes: ["read"],
     headScopes: ["write"],
     query: noQuery,
+    headers: RANGES,
     answers: {
-      200: { description: "The bytes", type: "application/octet-stream" },
-      206: { description: "A range of them", type: "application/octet-stream" },
+      200: {
+        description: "The bytes",
+        type: "application/octet-stream",
+        headers: [...CONTENT, "Repr-Digest"],
+      },
+      206: {
+        description: "A range of them",
+        type: "application/octet-stream",
+        headers: [...CONTENT, "Content-Range", "Repr-Digest"],
+      },
     },
     async handle({ service, request, params }): Promise<Response> {
       const run = await service.run(params.run);
@@ -69,8 +78,12 @@ export const blobRoutes: readonly Route[] = [
     summary: "Stores bytes in one request. They are kept for a while, in which a save may take them up.",
     scopes: ["write"],
     query: noQuery,
+    headers: ["Repr-Digest"],
     content: ["application/octet-stream"],
-    answers: { 200: { description: "They were there" }, 201: { description: "Stored" } },
+    answers: {
+      200: { description: "They were there", headers: ["ETag", "Location", "Repr-Digest"] },
+      201: { description: "Stored", headers: ["ETag", "Location", "Repr-Digest"] },
+    },
     async handle({ service, request, params, mount }): Promise<Response> {
       const { sha256 } = params;
       const run = await service.makeRun(params.run);
@@ -99,16 +112,19 @@ export const blobRoutes: readonly Route[] = [
       await service.reserve(declared);
       const path = join(run.savesFolder, "..", "blobs", `.part-${randomUUID()}`);
       await writeFile(path, new Uint8Array(0), { flag: "wx" });
+      const upload = new Upload({ id: sha256, length: parseCount(request, "content-length") }, path);
       try {
-        const upload = new Upload({ id: sha256 }, path, 0, hashFile());
         const { idleSeconds } = service.limits;
-        await upload.append({ offset: 0, body: bodyOf(request), limit, idleSeconds });
-        const digest = await upload.finish();
+        const body = bodyOf(request);
+        const digest = await upload.append({ offset: 0, body, bytes: declared, limit, idleSeconds }, () =>
+          upload.finish(),
+        );
         if (digest.sha256 !== sha256) {
           throw new Problem("digest-mismatch", "the bytes have another SHA-256; they were dropped");
         }
         await run.blobs.adopt(path, digest);
       } finally {
+        upload.drop();
         await rm(path, { force: true });
       }
       return empty(201, headers);

@@ -8,13 +8,14 @@ import { join } from "node:path";
 import { isMissing } from "../../stores/directory-errors.ts";
 import { MANIFEST_FILE } from "../../stores/names.ts";
 import { answerContent, type Content, fileBytes } from "../content.ts";
-import { checkWritable, digestField, isUnchanged } from "../http-fields.ts";
+import { checkWritable, digestField } from "../http-fields.ts";
 import type { CheckpointSummary } from "../manifests.ts";
 import type { Note } from "../notes.ts";
 import { Problem } from "../problem.ts";
 import type { Run } from "../run.ts";
 import type { Service } from "../service.ts";
-import { empty, json, type Route, route } from "./route.ts";
+import { CONDITIONS, CONTENT, RANGES } from "./headers.ts";
+import { empty, json, type Route, route, taggedJson } from "./route.ts";
 import { checkpointAnswer, filesAnswer, noQuery, type PageQuery, pageQuery, patchBody } from "./schemas.ts";
 
 const TAG = "checkpoints";
@@ -32,12 +33,15 @@ async function show(service: Service, run: Run, name: string): Promise<Shown> {
   const summary: CheckpointSummary = await service.manifests.summary(run, name);
   const note = await run.notes.read(name);
   const { step, worldSize, bytes, createdAt } = summary.info ?? {};
-  const { pinned, labels } = note;
+  const { pinned, labels, metrics } = note;
   const readable = summary.info !== undefined;
   return {
     etag: `"${summary.sha256.slice(0, 32)}-${note.revision}"`,
     note,
-    value: { name, step, worldSize, bytes, createdAt, manifest: summary.sha256, readable, pinned, labels },
+    value: {
+      ...{ name, step, worldSize, bytes, createdAt, manifest: summary.sha256, readable },
+      ...{ exportable: summary.exportable, pinned, labels, metrics },
+    },
   };
 }
 
@@ -62,6 +66,14 @@ function newest(names: readonly string[]): string | undefined {
   return names.toSorted((a, b) => stepOf(a) - stepOf(b) || (a < b ? -1 : 1)).at(-1);
 }
 
+/** Whether a request would rather have JSON: it names it, and MessagePack not before it. */
+function wantsJson(request: Request): boolean {
+  const types = (request.headers.get("accept") ?? "").split(",").map((item) => item.split(";")[0]!.trim());
+  return (
+    types.find((type) => /^application\/(json|msgpack|vnd\.msgpack)$/i.test(type))?.endsWith("json") === true
+  );
+}
+
 /** A file of a committed checkpoint, with ranges. */
 async function answerFile(service: Service, request: Request, run: Run, name: string, file: string) {
   const { sha256 } = await service.manifests.summary(run, name);
@@ -78,8 +90,8 @@ async function answerFile(service: Service, request: Request, run: Run, name: st
     etag: isManifest ? `"${sha256}"` : `"${sha256.slice(0, 32)}-${file}"`,
     type: isManifest ? "application/msgpack" : "application/octet-stream",
     immutable: false,
-    headers: isManifest ? { "repr-digest": digestField(sha256) } : {},
-    read: (begin, end) => fileBytes(path, begin, end),
+    headers: isManifest ? { "repr-digest": digestField(sha256), vary: "accept" } : {},
+    read: (...range) => fileBytes(path, ...range),
   };
   return answerContent(request, content, service.transfers);
 }
@@ -95,7 +107,7 @@ export const checkpointRoutes: readonly Route[] = [
       "Committed checkpoints by name, a page at a time; Link names the next page. None for a run that is not there.",
     scopes: ["read"],
     query: pageQuery,
-    answers: { 200: { description: "A page" } },
+    answers: { 200: { description: "A page", headers: ["Link"] } },
     async handle({ service, params, query, mount }): Promise<Response> {
       const known = await service.runNames();
       if (!known.includes(params.run)) return json({ checkpoints: [] });
@@ -119,7 +131,7 @@ export const checkpointRoutes: readonly Route[] = [
     summary: "Redirects to the newest committed checkpoint.",
     scopes: ["read"],
     query: noQuery,
-    answers: { 307: { description: "Its Location" } },
+    answers: { 307: { description: "Its Location", headers: ["Location"] } },
     async handle({ service, params, mount }): Promise<Response> {
       const run = await service.run(params.run);
       const name = newest(await run.store.list());
@@ -135,12 +147,14 @@ export const checkpointRoutes: readonly Route[] = [
     summary: "A committed checkpoint.",
     scopes: ["read"],
     query: noQuery,
-    answers: { 200: { description: "The checkpoint", schema: checkpointAnswer } },
+    headers: CONDITIONS,
+    answers: {
+      200: { description: "The checkpoint", schema: checkpointAnswer, headers: ["ETag"] },
+    },
     async handle({ service, request, params }): Promise<Response> {
       const run = await service.run(params.run);
       const { etag, value } = await show(service, run, params.checkpoint);
-      if (isUnchanged(request, etag)) return empty(304, { etag });
-      return json(value, 200, { etag, "cache-control": "private, no-cache" });
+      return taggedJson(request, value, etag);
     },
   }),
   route({
@@ -148,18 +162,20 @@ export const checkpointRoutes: readonly Route[] = [
     path: PATH,
     operation: "noteCheckpoint",
     tag: TAG,
-    summary: "Pins or unpins a checkpoint, or replaces its labels.",
+    summary: "Pins or unpins a checkpoint, or replaces its labels or its metrics.",
     scopes: ["admin"],
     query: noQuery,
+    headers: CONDITIONS,
     body: patchBody,
-    answers: { 200: { description: "The checkpoint", schema: checkpointAnswer } },
+    answers: { 200: { description: "The checkpoint", schema: checkpointAnswer, headers: ["ETag"] } },
     async handle({ service, request, params, body }): Promise<Response> {
       const run = await service.run(params.run);
       return run.queue(async () => {
         const { etag, note } = await show(service, run, params.checkpoint);
         checkWritable(request, etag);
-        const { pinned = note.pinned, labels = note.labels } = body;
-        await run.notes.write(params.checkpoint, { revision: note.revision + 1, pinned, labels });
+        const { pinned = note.pinned, labels = note.labels, metrics = note.metrics } = body;
+        const revision = note.revision + 1;
+        await run.notes.write(params.checkpoint, { revision, pinned, labels, metrics });
         const shown = await show(service, run, params.checkpoint);
         return json(shown.value, 200, { etag: shown.etag });
       });
@@ -173,6 +189,7 @@ export const checkpointRoutes: readonly Route[] = [
     summary: "Deletes a checkpoint; bytes that no other one needs are freed later.",
     scopes: ["delete"],
     query: noQuery,
+    headers: CONDITIONS,
     answers: { 204: { description: "Deleted" } },
     async handle({ service, request, params }): Promise<Response> {
       const run = await service.run(params.run);
@@ -197,12 +214,24 @@ export const checkpointRoutes: readonly Route[] = [
       "The manifest, byte for byte as it was committed; what is in it as JSON for Accept: application/json.",
     scopes: ["read"],
     query: noQuery,
-    answers: { 200: { description: "MessagePack, or JSON", type: "application/msgpack" } },
+    headers: RANGES,
+    answers: {
+      200: {
+        description: "MessagePack, or JSON",
+        type: ["application/msgpack", "application/json"],
+        headers: [...CONTENT, "Repr-Digest"],
+      },
+      206: {
+        description: "A range of it as MessagePack",
+        type: "application/msgpack",
+        headers: [...CONTENT, "Content-Range", "Repr-Digest"],
+      },
+    },
     async handle({ service, request, params }): Promise<Response> {
       const run = await service.run(params.run);
-      if (request.headers.get("accept") === "application/json") {
+      if (wantsJson(request)) {
         const { manifest, sha256 } = await service.manifests.open(run, params.checkpoint);
-        return json(manifest, 200, { etag: `"${sha256.slice(0, 32)}-json"`, vary: "accept" });
+        return taggedJson(request, manifest, `"${sha256.slice(0, 32)}-json"`, { vary: "accept" });
       }
       return answerFile(service, request, run, params.checkpoint, MANIFEST_FILE);
     },
@@ -215,13 +244,14 @@ export const checkpointRoutes: readonly Route[] = [
     summary: "The files of a checkpoint.",
     scopes: ["read"],
     query: noQuery,
-    answers: { 200: { description: "The files", schema: filesAnswer } },
-    async handle({ service, params }): Promise<Response> {
+    headers: CONDITIONS,
+    answers: { 200: { description: "The files", schema: filesAnswer, headers: ["ETag"] } },
+    async handle({ service, request, params }): Promise<Response> {
       const run = await service.run(params.run);
       const { sha256 } = await service.manifests.summary(run, params.checkpoint);
       const names = await run.store.files(params.checkpoint);
       const files = names.map((file) => ({ file }));
-      return json({ files }, 200, { etag: `"${sha256.slice(0, 32)}-files"` });
+      return taggedJson(request, { files }, `"${sha256.slice(0, 32)}-files"`);
     },
   }),
   route({
@@ -232,9 +262,14 @@ export const checkpointRoutes: readonly Route[] = [
     summary: "A file of a checkpoint, or a range of it.",
     scopes: ["read"],
     query: noQuery,
+    headers: RANGES,
     answers: {
-      200: { description: "The bytes", type: "application/octet-stream" },
-      206: { description: "A range of them", type: "application/octet-stream" },
+      200: { description: "The bytes", type: "application/octet-stream", headers: CONTENT },
+      206: {
+        description: "A range of them",
+        type: "application/octet-stream",
+        headers: [...CONTENT, "Content-Range"],
+      },
     },
     async handle({ service, request, params }): Promise<Response> {
       const run = await service.run(params.run);

@@ -1,6 +1,6 @@
 /**
  * Exports: a checkpoint's model as Hugging Face's files, made while they are sent. `maxShardSize` cuts them; the same
- * value belongs to the index and to the files it names.
+ * value belongs to the index and to the files it names. `dtype` converts floating tensors, and belongs to both as well.
  *
  * @module
  */
@@ -19,6 +19,7 @@ import {
 } from "../export.ts";
 import { Problem } from "../problem.ts";
 import type { Service } from "../service.ts";
+import { CONTENT, RANGES } from "./headers.ts";
 import { type Route, route } from "./route.ts";
 import { type ExportQuery, exportQuery } from "./schemas.ts";
 
@@ -37,10 +38,10 @@ interface Asked {
 async function answerFile({ service, request, params, query }: Asked, wanted: string): Promise<Response> {
   const run = await service.run(params.run);
   const { manifest, sha256 } = await service.manifests.open(run, params.checkpoint);
-  const tensors = exportedTensors(manifest, query.prefix);
+  const tensors = exportedTensors(manifest, query);
   const files =
     wanted === MODEL_FILE ? [wholeFile(tensors)] : shardFiles(tensors, query.maxShardSize ?? SHARD_BYTES);
-  const what = sha256Hex(JSON.stringify([sha256, wanted, query.prefix, query.maxShardSize])).slice(0, 32);
+  const what = sha256Hex(JSON.stringify([sha256, wanted, query])).slice(0, 32);
   if (wanted === INDEX_FILE) {
     const text = new TextEncoder().encode(exportIndex(files));
     const content: Content = {
@@ -67,7 +68,7 @@ async function answerFile({ service, request, params, query }: Asked, wanted: st
     type: "application/octet-stream",
     immutable: false,
     headers: { "content-disposition": `attachment; filename="${wanted}"` },
-    read: (begin, end) => exportBytes(file, open, begin, end),
+    read: (...range) => exportBytes(file, open, ...range),
   };
   return answerContent(request, content, service.transfers);
 }
@@ -80,12 +81,22 @@ export const exportRoutes: readonly Route[] = [
     operation: "exportModel",
     tag: TAG,
     summary:
-      "The model in one safetensors file. `prefix` chooses tensors by name and is cut off; default `model.`.",
+      "The model in one safetensors file. `prefix` chooses tensors by name and is cut off; default `model.`. `dtype` " +
+      "(float64, float32, float16, bfloat16) converts floating tensors.",
     scopes: ["read"],
     query: exportQuery,
+    headers: RANGES,
     answers: {
-      200: { description: "The file", type: "application/octet-stream" },
-      206: { description: "A range of it", type: "application/octet-stream" },
+      200: {
+        description: "The file",
+        type: "application/octet-stream",
+        headers: [...CONTENT, "Content-Disposition"],
+      },
+      206: {
+        description: "A range of it",
+        type: "application/octet-stream",
+        headers: [...CONTENT, "Content-Disposition", "Content-Range"],
+      },
     },
     handle: (input) => answerFile(input, MODEL_FILE),
   }),
@@ -97,9 +108,18 @@ export const exportRoutes: readonly Route[] = [
     summary: `A file of the model as Hugging Face names it: ${MODEL_FILE}, ${INDEX_FILE}, model-00001-of-00002.safetensors.`,
     scopes: ["read"],
     query: exportQuery,
+    headers: RANGES,
     answers: {
-      200: { description: "The file", type: "application/octet-stream" },
-      206: { description: "A range of it", type: "application/octet-stream" },
+      200: {
+        description: "The file",
+        type: "application/octet-stream",
+        headers: [...CONTENT, "Content-Disposition"],
+      },
+      206: {
+        description: "A range of it",
+        type: "application/octet-stream",
+        headers: [...CONTENT, "Content-Disposition", "Content-Range"],
+      },
     },
     handle: (input) => answerFile(input, input.params.file),
   }),

@@ -5,16 +5,18 @@
  */
 import { CheckpointError } from "../../../core/contracts/errors.ts";
 import { sha256Hex } from "../../digest.ts";
-import { decodeBody, type Manifest } from "../../manifest.ts";
+import { decodeBody, listFaults, type Manifest } from "../../manifest.ts";
+import { partFaults } from "../../manifest-check.ts";
 import { partFile } from "../../rank-file.ts";
 import { readWhole } from "../body.ts";
 import { missingRanks } from "../commit.ts";
 import { checkWritable, parseDigest } from "../http-fields.ts";
-import { Problem } from "../problem.ts";
+import { MOST_FAULTS, Problem } from "../problem.ts";
 import type { Run } from "../run.ts";
 import type { Save } from "../save.ts";
 import type { Service } from "../service.ts";
 import { answerBlob } from "./blob-routes.ts";
+import { CONDITIONS, CONTENT, RANGES } from "./headers.ts";
 import { empty, json, type Route, route } from "./route.ts";
 import { commitAndTell, saveOf } from "./save-routes.ts";
 import { linkBody, noQuery } from "./schemas.ts";
@@ -40,6 +42,12 @@ function decodePart(bytes: Uint8Array, rank: number, save: Save): Manifest {
   }
   if (rank >= part.worldSize || part.rankValues.length !== 1) {
     throw new Problem("invalid", `the manifest is not that of rank ${rank} of ${part.worldSize}`);
+  }
+  const faults = partFaults(part);
+  if (faults.length > 0) {
+    throw new Problem("invalid", `the manifest of rank ${rank}: ${listFaults(faults)}`, {
+      fields: { faults: faults.slice(0, MOST_FAULTS) },
+    });
   }
   return part;
 }
@@ -141,7 +149,19 @@ export const fileRoutes: readonly Route[] = [
     summary: "A file of a save that is not committed yet.",
     scopes: ["write"],
     query: noQuery,
-    answers: { 200: { description: "The bytes", type: "application/octet-stream" } },
+    headers: RANGES,
+    answers: {
+      200: {
+        description: "The bytes",
+        type: "application/octet-stream",
+        headers: [...CONTENT, "Repr-Digest"],
+      },
+      206: {
+        description: "A range of them",
+        type: "application/octet-stream",
+        headers: [...CONTENT, "Content-Range", "Repr-Digest"],
+      },
+    },
     async handle({ service, request, params }): Promise<Response> {
       const { run, save } = await saveOf(service, params);
       save.checkOpen();
@@ -159,6 +179,7 @@ export const fileRoutes: readonly Route[] = [
     summary: "Takes a file out of a save. Again: nothing.",
     scopes: ["write"],
     query: noQuery,
+    headers: CONDITIONS,
     answers: { 204: { description: "It is no longer a file of the save" } },
     async handle({ service, request, params }): Promise<Response> {
       const { save } = await saveOf(service, params);
@@ -185,10 +206,14 @@ export const fileRoutes: readonly Route[] = [
       'are there, a commit makes the manifest of them; a save with commit "auto" is committed by the last.',
     scopes: ["write"],
     query: noQuery,
+    headers: [...CONDITIONS, "Content-Digest", "Repr-Digest"],
     content: ["application/msgpack", "application/vnd.msgpack", "application/octet-stream"],
     answers: {
-      200: { description: "It was there" },
-      201: { description: "Taken; `committed` says whether it was the last of an automatic commit" },
+      200: { description: "It was there", headers: ["ETag"] },
+      201: {
+        description: "Taken; `committed` says whether it was the last of an automatic commit",
+        headers: ["ETag"],
+      },
     },
     async handle({ service, request, params, principal }): Promise<Response> {
       const { run, save } = await saveOf(service, params);

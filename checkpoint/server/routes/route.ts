@@ -7,7 +7,9 @@
 import * as v from "valibot";
 import { isStoreName } from "../../stores/names.ts";
 import type { Principal, Scope } from "../auth.ts";
+import { isUnchanged } from "../http-fields.ts";
 import type { Service } from "../service.ts";
+import type { AnswerHeader, RequestHeader } from "./headers.ts";
 
 /** Names of the variable segments of a path. */
 type ParamNames<P extends string> = P extends `${string}{${infer N}}${infer Rest}`
@@ -58,13 +60,14 @@ export interface RouteInput<P extends string, Q, B> {
 export interface Answer {
   readonly description: string;
   readonly schema?: v.GenericSchema;
-  /** Media type of content that has no schema. */
-  readonly type?: string;
+  /** Media type, or several, of content that has no schema. */
+  readonly type?: string | readonly string[];
+  readonly headers?: readonly AnswerHeader[];
 }
 
 /** A route without its types. */
 export interface Route {
-  readonly method: "GET" | "PUT" | "POST" | "PATCH" | "DELETE";
+  readonly method: "GET" | "PUT" | "POST" | "PATCH" | "DELETE" | "OPTIONS";
   /** With variable segments in braces: `/v1/runs/{run}/saves`. */
   readonly path: `/${string}`;
   readonly operation: string;
@@ -75,6 +78,10 @@ export interface Route {
   /** Suffice for `HEAD` too. */
   readonly headScopes?: readonly Scope[];
   readonly query: QuerySchema;
+  /** Fields that the handler reads. */
+  readonly headers?: readonly RequestHeader[];
+  /** Those of them without which a request is refused. */
+  readonly neededHeaders?: readonly RequestHeader[];
   /** Of a JSON body. */
   readonly body?: v.GenericSchema;
   /** Whether the JSON body may be absent, which reads as `{}`. */
@@ -108,6 +115,17 @@ export function json(value: unknown, status = 200, headers: Readonly<Record<stri
     status,
     headers: { "cache-control": "no-store", ...headers, "content-type": "application/json" },
   });
+}
+
+/** A JSON answer with an entity tag, or 304 to who has it already. @throws Problem when `If-Match` does not hold. */
+export function taggedJson(
+  request: Request,
+  value: unknown,
+  etag: string,
+  headers: Readonly<Record<string, string>> = {},
+): Response {
+  const tagged = { ...headers, etag, "cache-control": "private, no-cache" };
+  return isUnchanged(request, etag) ? empty(304, tagged) : json(value, 200, tagged);
 }
 
 /** An answer without content. */

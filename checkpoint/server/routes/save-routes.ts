@@ -4,18 +4,22 @@
  * @module
  */
 import { randomUUID } from "node:crypto";
+import { isDeepStrictEqual } from "node:util";
+import { partFile } from "../../rank-file.ts";
 import { exists } from "../../stores/directory-files.ts";
 import { nodeFileSystem } from "../../stores/file-system.ts";
 import { MANIFEST_FILE } from "../../stores/names.ts";
 import { commitSave, missingRanks } from "../commit.ts";
 import { checkWritable, idempotencyKey, isUnchanged } from "../http-fields.ts";
 import type { BeginEntry } from "../journal.ts";
+import { uploadLimit } from "../limits.ts";
 import { Problem } from "../problem.ts";
 import type { Run } from "../run.ts";
 import { createSave, type Save } from "../save.ts";
 import type { Service } from "../service.ts";
+import { CONDITIONS } from "./headers.ts";
 import { empty, json, type Route, route } from "./route.ts";
-import { type BeginBody, beginBody, commitBody, noQuery, saveAnswer } from "./schemas.ts";
+import { type BeginBody, beginBody, type CommitBody, commitBody, noQuery, saveAnswer } from "./schemas.ts";
 
 const TAG = "saves";
 
@@ -54,6 +58,7 @@ function describeSave(run: Run, save: Save): Readonly<Record<string, unknown>> {
     createdAt,
     expiresAt,
     manifest: save.manifest,
+    committedAt: save.state === "committed" ? save.endedAt : undefined,
     files: [...save.files].map(([file, stored]) => ({ file, ...stored })),
     uploads: [...save.uploads.values()].map(({ spec, offset }) => ({
       id: spec.id,
@@ -70,7 +75,7 @@ export async function commitAndTell(service: Service, run: Run, save: Save): Pro
   const sha256 = await commitSave(run, save, { now: service.now(), prove: service.proveCommits });
   const { name, labels } = save.begun;
   // A note of a checkpoint of this name that was deleted by hand says nothing about this one.
-  await run.notes.write(name, { revision: 0, pinned: false, labels });
+  await run.notes.write(name, { revision: 0, pinned: false, labels, metrics: {} });
   run.events.publish("checkpoint-committed", { save: save.begun.id, name, manifest: sha256 });
   return sha256;
 }
@@ -79,12 +84,13 @@ async function begin(service: Service, run: Run, body: BeginBody, key: string | 
   const name = body.name ?? `step-${String(body.step).padStart(8, "0")}`;
   const wanted = { name, step: body.step, worldSize: body.worldSize, commit: body.commit ?? "explicit" };
   const saves = [...run.saves.values()];
+  const labels = body.labels ?? {};
   const known = key === undefined ? undefined : saves.find((save) => save.begun.key === key);
   if (known !== undefined) {
     const same = Object.entries(wanted).every(
       ([field, value]) => known.begun[field as keyof BeginEntry] === value,
     );
-    if (same) return known;
+    if (same && isDeepStrictEqual(known.begun.labels, labels)) return known;
     throw new Problem("key-reused", "the idempotency key began another save");
   }
   if (await exists(nodeFileSystem, `${run.root}/${name}`)) {
@@ -105,7 +111,7 @@ async function begin(service: Service, run: Run, body: BeginBody, key: string | 
     type: "begin",
     id: randomUUID(),
     ...wanted,
-    labels: body.labels ?? {},
+    labels,
     key,
     createdAt: now,
     expiresAt: now + seconds * 1000,
@@ -116,6 +122,14 @@ async function begin(service: Service, run: Run, body: BeginBody, key: string | 
   return save;
 }
 
+/** Whether a save holds the manifests that a commit means, as far as it says. */
+function isMeant(save: Save, { manifest, ranks }: CommitBody, held: string | undefined): boolean {
+  if (manifest !== undefined && manifest !== held) return false;
+  if (ranks === undefined) return true;
+  if (ranks.length !== save.begun.worldSize) return false;
+  return ranks.every((sha256, rank) => save.files.get(partFile(rank))?.sha256 === sha256);
+}
+
 /** Routes of saves. */
 export const saveRoutes: readonly Route[] = [
   route({
@@ -123,17 +137,23 @@ export const saveRoutes: readonly Route[] = [
     path: "/v1/runs/{run}/saves",
     operation: "beginSave",
     tag: TAG,
-    summary: "Begins a save. With an Idempotency-Key, a repeated request answers the save it began.",
+    summary:
+      "Begins a save; Upload-Limit says how large its files may be. With an Idempotency-Key, a repeated request answers " +
+      "the save it began.",
     scopes: ["write"],
     query: noQuery,
+    headers: ["Idempotency-Key"],
     body: beginBody,
-    answers: { 201: { description: "The save", schema: saveAnswer } },
+    answers: {
+      201: { description: "The save", schema: saveAnswer, headers: ["ETag", "Location", "Upload-Limit"] },
+    },
     async handle({ service, request, params, body, mount }): Promise<Response> {
       const run = await service.makeRun(params.run);
       const save = await run.queue(() => begin(service, run, body, idempotencyKey(request)));
       return json(describeSave(run, save), 201, {
         location: `${mount}/v1/runs/${run.name}/saves/${save.begun.id}`,
         etag: tagOf(save),
+        "upload-limit": uploadLimit(service.limits),
       });
     },
   }),
@@ -162,7 +182,8 @@ export const saveRoutes: readonly Route[] = [
     summary: "A save: its state, files, uploads, and the ranks whose manifest has not come.",
     scopes: ["read", "write"],
     query: noQuery,
-    answers: { 200: { description: "The save", schema: saveAnswer }, 304: { description: "Unchanged" } },
+    headers: CONDITIONS,
+    answers: { 200: { description: "The save", schema: saveAnswer, headers: ["ETag"] } },
     async handle({ service, request, params }): Promise<Response> {
       const { run, save } = await saveOf(service, params);
       const etag = tagOf(save);
@@ -175,24 +196,28 @@ export const saveRoutes: readonly Route[] = [
     path: "/v1/runs/{run}/saves/{save}/commit",
     operation: "commitSave",
     tag: TAG,
-    summary: "Proves the save whole and makes it a checkpoint. A repeated commit answers as the first did.",
+    summary:
+      "Proves the save whole and makes it a checkpoint. It may say which manifest, or which ranks' in rank order, is " +
+      "meant, by SHA-256. A repeated commit answers as the first did.",
     scopes: ["commit"],
     query: noQuery,
+    headers: CONDITIONS,
     body: commitBody,
     bodyOptional: true,
-    answers: { 200: { description: "The committed save", schema: saveAnswer } },
+    answers: {
+      200: { description: "The committed save", schema: saveAnswer, headers: ["ETag", "Location"] },
+    },
     async handle({ service, request, params, body, mount }): Promise<Response> {
       const { run, save } = await saveOf(service, params);
       return save.queue(async () => {
         if (save.state === "committed") {
-          if (body.manifest !== undefined && body.manifest !== save.manifest) {
-            throw new Problem("already-committed", "the save was committed with another manifest");
+          if (!isMeant(save, body, save.manifest)) {
+            throw new Problem("already-committed", "the save was committed with other manifests");
           }
         } else {
           checkWritable(request, tagOf(save));
-          const held = save.files.get(MANIFEST_FILE)?.sha256;
-          if (body.manifest !== undefined && body.manifest !== held) {
-            throw new Problem("digest-mismatch", "the save's manifest is not the one of this commit");
+          if (!isMeant(save, body, save.files.get(MANIFEST_FILE)?.sha256)) {
+            throw new Problem("digest-mismatch", "the save's manifests are not those of this commit");
           }
           await commitAndTell(service, run, save);
         }
@@ -211,6 +236,7 @@ export const saveRoutes: readonly Route[] = [
     summary: "Drops a save and what was uploaded for it. Again: nothing.",
     scopes: ["write"],
     query: noQuery,
+    headers: CONDITIONS,
     answers: { 204: { description: "Dropped" } },
     async handle({ service, request, params }): Promise<Response> {
       const { run, save } = await saveOf(service, params);

@@ -5,7 +5,8 @@
  */
 import * as v from "valibot";
 import { isStoreName } from "../../stores/names.ts";
-import { labelsSchema } from "../notes.ts";
+import { labelsSchema, metricsSchema } from "../notes.ts";
+import type { WantedBox } from "../read-plan.ts";
 
 type Schema<T> = v.GenericSchema<unknown, T>;
 
@@ -84,16 +85,30 @@ export const linkBody: Schema<LinkBody> = v.pipe(
   ),
 );
 
-/** Body of `commitSave`: the manifest that is meant, when the client knows it. */
-export const commitBody: Schema<{ readonly manifest?: string | undefined }> = v.strictObject({
+/** Body of `commitSave`: what is meant, when the client knows it. */
+export interface CommitBody {
+  /** SHA-256 of the manifest. */
+  readonly manifest?: string | undefined;
+  /** SHA-256 of every rank's manifest, in rank order. */
+  readonly ranks?: readonly string[] | undefined;
+}
+
+/** Body of `commitSave`. */
+export const commitBody: Schema<CommitBody> = v.strictObject({
   manifest: v.optional(sha256),
+  ranks: v.optional(v.array(sha256)),
 });
 
 /** Body of `noteCheckpoint`. */
 export const patchBody: Schema<{
   readonly pinned?: boolean | undefined;
   readonly labels?: Readonly<Record<string, string>> | undefined;
-}> = v.strictObject({ pinned: v.optional(v.boolean()), labels: v.optional(labelsSchema) });
+  readonly metrics?: Readonly<Record<string, number>> | undefined;
+}> = v.strictObject({
+  pinned: v.optional(v.boolean()),
+  labels: v.optional(labelsSchema),
+  metrics: v.optional(metricsSchema),
+});
 
 /** Query of `createUpload`. */
 export const uploadQuery: Schema<{ readonly file?: string | undefined }> = v.strictObject({
@@ -116,27 +131,67 @@ export const pageQuery: Schema<PageQuery> = v.strictObject({
   names: v.optional(v.literal("only")),
 });
 
-/** Query of `getTensor`: a box, or none for the whole tensor. */
+/** The name of a dtype in a query. Whether there is one, and a conversion into it, depends on what was saved. */
+const dtypeName = v.pipe(v.string(), v.regex(/^[a-z0-9_]{1,32}$/));
+
+/** Query of `getTensor`: a box, or none for the whole tensor; and a dtype, or none for the saved one. */
 export const boxQuery: Schema<{
   readonly offsets?: readonly number[] | undefined;
   readonly sizes?: readonly number[] | undefined;
+  readonly dtype?: string | undefined;
 }> = v.pipe(
-  v.strictObject({ offsets: v.optional(extents), sizes: v.optional(extents) }),
+  v.strictObject({
+    offsets: v.optional(extents),
+    sizes: v.optional(extents),
+    dtype: v.optional(dtypeName),
+  }),
   v.check(
     ({ offsets, sizes }) => (offsets === undefined) === (sizes === undefined),
     "offsets and sizes belong together",
   ),
 );
 
-/** Which tensors an export has, and how it is cut. */
+/** Body of `planReads`: boxes of tensors, whole ones where nothing is said. */
+export interface PlanBody {
+  readonly tensors: readonly WantedBox[];
+  readonly maxOverRead?: number | undefined;
+}
+
+const boxExtents = v.pipe(v.array(count), v.maxLength(32));
+
+/** Body of `planReads`. */
+export const planBody: Schema<PlanBody> = v.strictObject({
+  tensors: v.pipe(
+    v.array(
+      v.pipe(
+        v.strictObject({
+          name: v.pipe(v.string(), v.minLength(1), v.maxLength(4096)),
+          offsets: v.optional(boxExtents),
+          sizes: v.optional(boxExtents),
+        }),
+        v.check(
+          ({ offsets, sizes }) => (offsets === undefined) === (sizes === undefined),
+          "offsets and sizes belong together",
+        ),
+      ),
+    ),
+    v.minLength(1),
+    v.maxLength(10_000),
+  ),
+  maxOverRead: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(1e6))),
+});
+
+/** Which tensors an export has, in which dtype, and how it is cut. */
 export interface ExportQuery {
   readonly prefix?: string | undefined;
+  readonly dtype?: string | undefined;
   readonly maxShardSize?: number | undefined;
 }
 
 /** Query of exports. */
 export const exportQuery: Schema<ExportQuery> = v.strictObject({
   prefix: v.optional(v.pipe(v.string(), v.maxLength(4096))),
+  dtype: v.optional(dtypeName),
   maxShardSize: v.optional(v.pipe(queryCount, v.minValue(1))),
 });
 
@@ -158,6 +213,7 @@ export const saveAnswer: v.GenericSchema = v.object({
   createdAt: count,
   expiresAt: count,
   manifest: v.optional(sha256),
+  committedAt: v.optional(count),
   files: v.array(storedFile),
   uploads: v.array(
     v.object({
@@ -179,8 +235,10 @@ export const checkpointAnswer: v.GenericSchema = v.object({
   createdAt: v.optional(count),
   manifest: sha256,
   readable: v.boolean(),
+  exportable: v.boolean(),
   pinned: v.boolean(),
   labels: v.record(v.string(), v.string()),
+  metrics: v.record(v.string(), v.number()),
 });
 
 /** Files of a checkpoint. */
@@ -192,6 +250,43 @@ export const filesAnswer: v.GenericSchema = v.object({
 export const tensorsAnswer: v.GenericSchema = v.object({
   tensors: v.array(
     v.object({ name: v.string(), dtype: v.string(), shape: v.array(count), bytes: count, chunks: count }),
+  ),
+});
+
+const extentsAnswer = v.array(count);
+
+/** A plan of reads. */
+export const planAnswer: v.GenericSchema = v.object({
+  manifest: sha256,
+  boxes: v.array(
+    v.object({
+      name: v.string(),
+      dtype: v.string(),
+      offsets: extentsAnswer,
+      sizes: extentsAnswer,
+      bytes: count,
+    }),
+  ),
+  files: v.array(v.object({ file: v.string(), sha256, length: count, block: count })),
+  reads: v.array(
+    v.object({
+      file: v.string(),
+      sha256,
+      begin: count,
+      end: count,
+      crc32: extentsAnswer,
+      parts: v.array(
+        v.object({
+          box: count,
+          length: count,
+          source: count,
+          target: count,
+          counts: extentsAnswer,
+          sourceStrides: extentsAnswer,
+          targetStrides: extentsAnswer,
+        }),
+      ),
+    }),
   ),
 });
 

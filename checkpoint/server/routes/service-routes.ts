@@ -56,6 +56,7 @@ export function serviceRoutes(routes: () => readonly Route[]): readonly Route[] 
       summary: "What happens in a run, as server-sent events; Last-Event-ID replays what was missed.",
       scopes: ["read"],
       query: noQuery,
+      headers: ["Last-Event-ID"],
       answers: { 200: { description: "Events", type: "text/event-stream" } },
       async handle({ service, request, params }): Promise<Response> {
         const run = await service.run(params.run);
@@ -71,7 +72,7 @@ export function serviceRoutes(routes: () => readonly Route[]): readonly Route[] 
         "Reads every byte of a checkpoint and compares it with its digests; Location tells what came of it.",
       scopes: ["read"],
       query: noQuery,
-      answers: { 202: { description: "Started", schema: jobAnswer } },
+      answers: { 202: { description: "Started", schema: jobAnswer, headers: ["Location"] } },
       async handle({ service, params, mount }): Promise<Response> {
         const run = await service.run(params.run);
         const name = params.checkpoint;

@@ -15,12 +15,13 @@ import {
   parseCount,
   parseDigest,
 } from "../http-fields.ts";
-import type { ServiceLimits } from "../limits.ts";
+import { type ServiceLimits, uploadLimit } from "../limits.ts";
 import { Problem } from "../problem.ts";
 import type { Run } from "../run.ts";
 import type { Save, SaveFile } from "../save.ts";
 import type { Service } from "../service.ts";
-import type { Upload } from "../upload.ts";
+import type { Append, Upload, UploadSpec } from "../upload.ts";
+import { CONDITIONS, STANDING } from "./headers.ts";
 import { empty, type Route, route } from "./route.ts";
 import { saveOf } from "./save-routes.ts";
 import { noQuery, uploadQuery } from "./schemas.ts";
@@ -31,22 +32,40 @@ const PATH = "/v1/runs/{run}/saves/{save}/uploads/{upload}";
 /** Media type of an append. */
 const PARTIAL = "application/partial-upload";
 
+/** Where an upload stands. */
+interface Standing {
+  readonly id: string;
+  readonly offset: number;
+  readonly length: number | undefined;
+  readonly complete: boolean;
+}
+
+/** The upload that a repeated request began, wherever it stands by now. @throws Problem when it was dropped. */
+function begunUpload(save: Save, { id, length }: UploadSpec): Standing {
+  const done = save.finished.get(id);
+  if (done !== undefined) return { id, offset: done.length, length: done.length, complete: true };
+  const upload = save.uploads.get(id);
+  if (upload !== undefined) return { id, offset: upload.offset, length, complete: false };
+  throw new Problem("not-open", "the upload that the idempotency key began was dropped");
+}
+
 /** Starts an upload; call in the save's queue. */
 async function start(
   service: Service,
   save: Save,
   request: Request,
   file: string | undefined,
-): Promise<Upload> {
+): Promise<Standing> {
   save.checkOpen();
   const { limits } = service;
   const key = idempotencyKey(request);
   const length = parseCount(request, "upload-length");
   const sha256 = parseDigest(request, "repr-digest");
-  const known = key === undefined ? undefined : [...save.uploads.values()].find((u) => u.spec.key === key);
+  const known = key === undefined ? undefined : save.keyed.get(key);
   if (known !== undefined) {
-    const { spec } = known;
-    if (spec.file === file && spec.length === length && spec.sha256 === sha256) return known;
+    if (known.file === file && known.length === length && known.sha256 === sha256) {
+      return begunUpload(save, known);
+    }
     throw new Problem("key-reused", "the idempotency key began another upload");
   }
   if (parseBoolean(request, "upload-complete") === true) {
@@ -66,27 +85,26 @@ async function start(
     });
   }
   await service.reserve(length ?? 0);
-  return save.addUpload({ id: randomUUID(), file, length, sha256, key });
+  const { spec, offset } = await save.addUpload({ id: randomUUID(), file, length, sha256, key });
+  return { id: spec.id, offset, length, complete: false };
 }
 
 /** Where an upload stands, as headers. */
-function standing(
-  offset: number,
-  length: number | undefined,
-  complete: boolean,
+function headersOf(
+  { offset, length, complete }: Omit<Standing, "id">,
   limits: ServiceLimits,
 ): Record<string, string> {
   return {
     "upload-offset": String(offset),
     "upload-complete": complete ? "?1" : "?0",
     ...(length === undefined ? {} : { "upload-length": String(length) }),
-    "upload-limit": `max-size=${limits.fileBytes}, max-append-size=${limits.appendBytes}`,
+    "upload-limit": uploadLimit(limits),
   };
 }
 
 function stored(mount: string, run: Run, { sha256, length }: SaveFile, limits: ServiceLimits): Response {
   return empty(201, {
-    ...standing(length, length, true, limits),
+    ...headersOf({ offset: length, length, complete: true }, limits),
     location: `${mount}/v1/runs/${run.name}/blobs/${sha256}`,
     etag: `"${sha256}"`,
     "repr-digest": digestField(sha256),
@@ -103,16 +121,15 @@ function appendLimit(upload: Upload, offset: number, request: Request, limits: S
   });
 }
 
-/** Writes the body of a request to an upload; call exclusively. */
-async function append(service: Service, upload: Upload, request: Request, offset: number): Promise<void> {
+/** What a request brings to an upload. @throws Problem when it says that it brings more than may be. */
+function appendOf(service: Service, upload: Upload, request: Request, offset: number): Append {
   const limit = appendLimit(upload, offset, request, service.limits);
-  if (upload.spec.length === undefined) await service.reserve(parseCount(request, "content-length") ?? 0);
   const expected = parseDigest(request, "content-digest");
   const hash = createHash("sha256");
-  const body = bodyOf(request, expected === undefined ? undefined : (bytes) => void hash.update(bytes));
-  await upload.append({
+  return {
     offset,
-    body,
+    body: bodyOf(request, expected === undefined ? undefined : (bytes) => void hash.update(bytes)),
+    bytes: parseCount(request, "content-length"),
     limit,
     idleSeconds: service.limits.idleSeconds,
     check: () => {
@@ -122,10 +139,10 @@ async function append(service: Service, upload: Upload, request: Request, offset
         });
       }
     },
-  });
+  };
 }
 
-/** Makes a whole upload a file of its save; call exclusively. */
+/** Makes a whole upload a file of its save; call in its turn. */
 async function complete(run: Run, save: Save, upload: Upload, request: Request): Promise<SaveFile> {
   const { spec, offset } = upload;
   if (spec.length !== undefined && offset !== spec.length) {
@@ -159,23 +176,40 @@ async function complete(run: Run, save: Save, upload: Upload, request: Request):
 /** Routes of uploads. */
 export const uploadRoutes: readonly Route[] = [
   route({
+    method: "OPTIONS",
+    path: "/v1/runs/{run}/saves/{save}/uploads",
+    operation: "uploadLimits",
+    tag: TAG,
+    summary: "Upload-Limit: how large a file may be, and one append to it.",
+    scopes: ["write"],
+    query: noQuery,
+    answers: { 204: { description: "In headers", headers: ["Upload-Limit"] } },
+    async handle({ service, params }): Promise<Response> {
+      await saveOf(service, params);
+      return empty(204, { "upload-limit": uploadLimit(service.limits), allow: "OPTIONS, POST" });
+    },
+  }),
+  route({
     method: "POST",
     path: "/v1/runs/{run}/saves/{save}/uploads",
     operation: "createUpload",
     tag: TAG,
     summary:
       "Creates an upload, with Upload-Length and Repr-Digest where they are known. `file` is the name that the file " +
-      "gets in the save; without it the bytes become a blob, for a rank manifest or a link to name.",
+      "gets in the save; without it the bytes become a blob, for a rank manifest or a link to name. With an " +
+      "Idempotency-Key, a repeated request answers where the upload it began stands by now.",
     scopes: ["write"],
     query: uploadQuery,
-    answers: { 201: { description: "Location of the upload; Upload-Limit" } },
+    headers: ["Idempotency-Key", "Repr-Digest", "Upload-Complete", "Upload-Length"],
+    answers: {
+      201: { description: "Location of the upload; Upload-Limit", headers: ["Location", ...STANDING] },
+    },
     async handle({ service, request, params, query, mount }): Promise<Response> {
       const { run, save } = await saveOf(service, params);
-      const upload = await save.queue(() => start(service, save, request, query.file));
-      const { id, length } = upload.spec;
+      const begun = await save.queue(() => start(service, save, request, query.file));
       return empty(201, {
-        ...standing(upload.offset, length, false, service.limits),
-        location: `${mount}/v1/runs/${run.name}/saves/${save.begun.id}/uploads/${id}`,
+        ...headersOf(begun, service.limits),
+        location: `${mount}/v1/runs/${run.name}/saves/${save.begun.id}/uploads/${begun.id}`,
       });
     },
   }),
@@ -187,16 +221,20 @@ export const uploadRoutes: readonly Route[] = [
     summary: "Where an upload stands: Upload-Offset, Upload-Complete, Upload-Length. Usually asked by HEAD.",
     scopes: ["write"],
     query: noQuery,
-    answers: { 204: { description: "In headers" } },
+    answers: { 204: { description: "In headers", headers: STANDING } },
     async handle({ service, params }): Promise<Response> {
       const { save } = await saveOf(service, params);
       const done = save.finished.get(params.upload);
-      if (done !== undefined) return empty(204, standing(done.length, done.length, true, service.limits));
+      if (done !== undefined) {
+        const { length } = done;
+        return empty(204, headersOf({ offset: length, length, complete: true }, service.limits));
+      }
       const upload = uploadOf(save, params.upload);
       // A request that still writes is one whose client is gone: this one asks where to go on.
-      return upload.exclusively(async () =>
-        empty(204, standing(upload.offset, upload.spec.length, false, service.limits)),
-      );
+      return upload.exclusively(async () => {
+        const { offset, spec } = upload;
+        return empty(204, headersOf({ offset, length: spec.length, complete: false }, service.limits));
+      });
     },
   }),
   route({
@@ -209,10 +247,15 @@ export const uploadRoutes: readonly Route[] = [
       "What arrives before a connection is cut is kept.",
     scopes: ["write"],
     query: noQuery,
+    headers: ["Content-Digest", "Repr-Digest", "Upload-Complete", "Upload-Offset"],
+    neededHeaders: ["Upload-Complete", "Upload-Offset"],
     content: [PARTIAL],
     answers: {
-      201: { description: "Complete; Location of the blob" },
-      204: { description: "Appended; Upload-Offset is the new one" },
+      201: {
+        description: "Complete; Location of the blob",
+        headers: ["ETag", "Location", "Repr-Digest", ...STANDING],
+      },
+      204: { description: "Appended; Upload-Offset is the new one", headers: STANDING },
     },
     async handle({ service, request, params, mount }): Promise<Response> {
       const { run, save } = await saveOf(service, params);
@@ -227,21 +270,32 @@ export const uploadRoutes: readonly Route[] = [
         throw new Problem("not-open", "the upload is complete", { fields: { expectedOffset: done.length } });
       }
       const upload = uploadOf(save, params.upload);
-      return upload.exclusively(async () => {
-        save.checkOpen();
-        uploadOf(save, params.upload);
-        await append(service, upload, request, offset);
-        const { file, length } = upload.spec;
+      save.checkOpen();
+      if (upload.spec.length === undefined) await service.reserve(parseCount(request, "content-length") ?? 0);
+      const { length } = upload.spec;
+      const tell = (): void =>
         run.events.publish("upload-progress", {
           save: save.begun.id,
           name: save.begun.name,
-          file,
+          file: upload.spec.file,
           offset: upload.offset,
           length,
         });
-        if (!last) return empty(204, standing(upload.offset, length, false, service.limits));
-        return stored(mount, run, await complete(run, save, upload, request), service.limits);
-      });
+      const { written, file } = await upload.append(
+        appendOf(service, upload, request, offset),
+        async (written) => {
+          save.checkOpen();
+          uploadOf(save, params.upload);
+          if (!last) return { written };
+          await written;
+          tell();
+          return { written, file: await complete(run, save, upload, request) };
+        },
+      );
+      await written;
+      if (!last) tell();
+      if (file !== undefined) return stored(mount, run, file, service.limits);
+      return empty(204, headersOf({ offset: upload.offset, length, complete: false }, service.limits));
     },
   }),
   route({
@@ -252,6 +306,7 @@ export const uploadRoutes: readonly Route[] = [
     summary: "Drops an upload and its bytes.",
     scopes: ["write"],
     query: noQuery,
+    headers: CONDITIONS,
     answers: { 204: { description: "Dropped" } },
     async handle({ service, request, params }): Promise<Response> {
       const { save } = await saveOf(service, params);

@@ -32,6 +32,7 @@ export function httpTransaction({ client, run, name, id }: SavePlace): StoreTran
   return {
     id,
     linkVerifies: true,
+    digests: true,
     async create(file: string, bytes?: number): Promise<StoreWriter> {
       resource(file);
       removed.delete(file);

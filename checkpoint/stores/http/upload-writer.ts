@@ -11,7 +11,9 @@ import { CheckpointError } from "../../../core/contracts/errors.ts";
 import { type Client, RefusedError } from "./client.ts";
 
 /** Bytes of one append. */
-const PART_BYTES = 8 * 1024 * 1024;
+const PART_BYTES = 4 * 1024 * 1024;
+/** Appends under way at once: the service takes them one after another, and waits for no answer to be read. */
+const PARTS_AHEAD = 3;
 /** Appends that fail one after another without a byte of progress, before the upload fails. */
 const MOST_STALLS = 8;
 
@@ -48,7 +50,7 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
   });
   const upload = locationOf(created.headers, save, what);
 
-  // Two buffers: one fills while the other is on its way.
+  // One fills while others are on their way.
   let buffers: Uint8Array<ArrayBuffer>[] = [];
   /** A buffer for what comes next: no larger than that can be, where it is known. */
   const room = (): Uint8Array<ArrayBuffer> => {
@@ -58,8 +60,10 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
   let offset = 0;
   let filling = room();
   let filled = 0;
-  let sending: Promise<void> = Promise.resolve();
+  /** Parts on their way, the oldest first. */
+  const sending: Promise<void>[] = [];
   let ended = false;
+  let sha256: string | undefined;
 
   /** Where the service stands. */
   const standing = async (): Promise<{ readonly offset: number; readonly complete: boolean }> => {
@@ -70,12 +74,13 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
     };
   };
 
-  const send = async (part: Part, last: boolean): Promise<void> => {
+  /** Sends a part at once, the next time after the one before has arrived: then it is known what is missing. */
+  const send = async (part: Part, last: boolean, before: Promise<void> | undefined): Promise<void> => {
     const end = part.offset + part.bytes.length;
     let at = part.offset;
     for (let stalls = 0; ; ) {
       try {
-        await client(what, {
+        const { headers } = await client(what, {
           method: "PATCH",
           url: upload,
           headers: {
@@ -87,13 +92,15 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
           accept: [201, 204],
           once: true,
         });
+        if (last) sha256 = digestOf(headers, what);
         return;
       } catch (error) {
         const refused = error instanceof RefusedError;
         if (refused && error.status !== 409) throw error;
+        await before;
         const now = await standing();
-        if (now.complete && last && now.offset === end) return;
-        if (now.complete || now.offset < part.offset || now.offset > end) throw error;
+        const done = now.complete && last && now.offset === end;
+        if ((now.complete && !done) || now.offset < part.offset || now.offset > end) throw error;
         stalls = now.offset > at ? 0 : stalls + 1;
         if (stalls >= MOST_STALLS) throw error;
         if (stalls > 0) await sleep(50 * 2 ** stalls);
@@ -104,16 +111,19 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
   };
 
   const hand = async (last: boolean): Promise<void> => {
-    await sending;
     const buffer = filling;
     const part = { bytes: buffer.subarray(0, filled), offset };
     offset += filled;
     filled = 0;
-    sending = send(part, last).then(() => void buffers.push(buffer));
-    // Awaited by the next call; until then its failure is nobody's.
-    sending.catch(() => undefined);
-    if (last) await sending;
-    else filling = room();
+    const sent = send(part, last, sending.at(-1)).then(() => void buffers.push(buffer));
+    // Awaited by a later call; until then its failure is nobody's.
+    sent.catch(() => undefined);
+    sending.push(sent);
+    if (last) await Promise.all(sending);
+    else {
+      if (sending.length >= PARTS_AHEAD) await sending.shift();
+      filling = room();
+    }
   };
 
   const checkWriting = (): void => {
@@ -121,6 +131,9 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
   };
 
   return {
+    get sha256() {
+      return sha256;
+    },
     async write(bytes: Uint8Array): Promise<void> {
       checkWriting();
       for (let at = 0; at < bytes.length; ) {
@@ -140,10 +153,17 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
     async abort(): Promise<void> {
       if (ended) return;
       ended = true;
-      await sending.catch(() => undefined);
+      await Promise.allSettled(sending);
       await client(what, { method: "DELETE", url: upload, accept: [204, 404, 409, 410] });
     },
   };
+}
+
+/** The SHA-256 of a complete upload. @throws CheckpointError when the answer has none. */
+function digestOf(headers: Headers, what: string): string {
+  const [, sha256] = /^"([0-9a-f]{64})"$/.exec(headers.get("etag") ?? "") ?? [];
+  if (sha256 !== undefined) return sha256;
+  throw new CheckpointError(`${what}: the service did not tell its SHA-256`);
 }
 
 /** The resource that an answer names. @throws CheckpointError when it lies with another host. */

@@ -54,7 +54,11 @@ describe("the app", () => {
       operationId: v.pipe(v.string(), v.minLength(1)),
       summary: v.pipe(v.string(), v.minLength(1)),
       parameters: v.array(
-        v.looseObject({ name: v.string(), in: v.picklist(["path", "query"]), schema: v.looseObject({}) }),
+        v.looseObject({
+          name: v.string(),
+          in: v.picklist(["path", "query", "header"]),
+          schema: v.looseObject({}),
+        }),
       ),
       responses: v.looseObject({ default: v.looseObject({}) }),
       security: v.array(v.strictObject({ token: v.array(v.string()) })),
@@ -74,6 +78,10 @@ describe("the app", () => {
         expect(named).toEqual([...path.matchAll(/\{[a-z0-9]+\}/g)].map(([name]) => name));
       }
     }
+    const needed = paths["/v1/runs/{run}/saves/{save}/uploads/{upload}"]!.patch!.parameters.filter(
+      (one) => one.in === "header" && one.required === true,
+    );
+    expect(needed.map(({ name }) => name)).toEqual(["Upload-Complete", "Upload-Offset"]);
     const text = JSON.stringify(document);
     for (const type of Object.keys(PROBLEMS)) expect(text).toContain(type);
     expect(JSON.parse(text)).toEqual(document);

@@ -144,6 +144,24 @@ describe.each(SERVICES)("%s", (_, start) => {
       expectProblem(await put(2, part!.manifest), 422, "invalid");
       expectProblem(await put(0, makeParts(2, 2)[0]!.manifest), 422, "invalid");
       expectProblem(await put(0, makeParts(1, 3)[0]!.manifest), 422, "invalid");
+      for (const [fault, change] of [
+        ["outside shape", { offsets: [5, 0] }],
+        ["empty", { sizes: [0, 8] }],
+        ["ends at byte", { begin: 2 ** 20, end: 2 ** 20 + 128 }],
+      ] as const) {
+        const [wrong] = makeParts(1, 2, {
+          change: (manifest) => ({
+            ...manifest,
+            tensors: manifest.tensors.map((tensor) => ({
+              ...tensor,
+              chunks: tensor.chunks.map((chunk) => ({ ...chunk, ...change })),
+            })),
+          }),
+        });
+        const answer = await put(0, wrong!.manifest);
+        expectProblem(answer, 422, "invalid");
+        expect(String(answer.json.faults)).toContain(fault);
+      }
       expect((await put(0, part!.manifest)).status).toBe(201);
       const other = makeParts(1, 2, { shift: 1 })[0]!;
       expectProblem(await put(0, other.manifest), 409, "already-exists");
@@ -167,6 +185,22 @@ describe.each(SERVICES)("%s", (_, start) => {
         const { bytes } = await api("GET", `/v1/runs/${run}/checkpoints/step-00000001/manifest`);
         expect(decodeManifest(bytes).createdAt).toBe(winners[0]!);
       }
+    });
+
+    test("may say which ranks' manifests it means, and tells when it happened", async () => {
+      const parts = makeParts(1, 2);
+      const save = await beginSave(api, "meant", { step: 1, worldSize: 2 });
+      await uploadParts(api, save, parts);
+      const commit = (ranks: readonly string[]) => api("POST", `${save}/commit`, { json: { ranks } });
+      const meant = parts.map(({ manifest }) => sha256(manifest));
+      for (const ranks of [meant.toReversed(), [...meant, "0".repeat(64)], meant.slice(1), []]) {
+        expectProblem(await commit(ranks), 422, "digest-mismatch");
+      }
+      expect((await api("GET", save)).json.committedAt).toBeUndefined();
+      const first = await commit(meant);
+      expect([first.status, typeof first.json.committedAt]).toEqual([200, "number"]);
+      expect((await commit(meant)).json).toEqual(first.json);
+      expectProblem(await commit(meant.toReversed()), 409, "already-committed");
     });
 
     test("answers again as it did, and not to another manifest", async () => {
@@ -224,7 +258,8 @@ describe("a service that is started again", () => {
     const begun = { json: { step: 7, worldSize: 2 }, headers: { "idempotency-key": "k" } };
     const save = (await ask("POST", "/v1/runs/a/saves", begun)).headers.get("location")!;
     await uploadParts(ask, save, [parts[0]!]);
-    const upload = await beginUpload(ask, save, "x", { "upload-length": "50000" });
+    const keyed = { "upload-length": "50000", "idempotency-key": "u" };
+    const upload = await beginUpload(ask, save, "x", keyed);
     await append(ask, upload, 0, bytes.slice(0, 20_000), false);
     await one.close();
     const journal = join(folder, ".service", "a", "saves", save.split("/").at(-1)!, "journal.jsonl");
@@ -237,6 +272,11 @@ describe("a service that is started again", () => {
     const done = await append(ask, upload, 20_000, bytes.slice(20_000), true);
     expect([done.status, done.headers.get("etag")]).toEqual([201, `"${sha256(bytes)}"`]);
     await ask("DELETE", `${save}/files/x`);
+    await one.close();
+
+    one = await startService({ directory: folder });
+    ask = apiOf(one.url);
+    expect(await beginUpload(ask, save, "x", keyed)).toBe(upload);
     await uploadParts(ask, save, [parts[1]!]);
     const committed = await ask("POST", `${save}/commit`);
     expect(committed.status).toBe(200);

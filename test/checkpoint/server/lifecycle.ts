@@ -143,6 +143,8 @@ export function serviceLifecycle(name: string, start: () => Promise<RunningServi
     test("an aborted save is gone, and so is a deleted checkpoint; a pinned one stays", async () => {
       const aborted = await beginSave(api, "ends", { step: 1, worldSize: 1 });
       await uploadParts(api, aborted, makeParts(1, 1));
+      const other = { headers: { "if-match": '"old"' } };
+      expectProblem(await api("POST", `${aborted}/abort`, other), 412, "precondition");
       expect((await api("POST", `${aborted}/abort`)).status).toBe(204);
       expect((await api("POST", `${aborted}/abort`)).status).toBe(204);
       expectProblem(await api("POST", `${aborted}/commit`), 409, "not-open");

@@ -3,6 +3,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import {
+  type Answer,
   type Api,
   apiOf,
   append,
@@ -321,11 +322,54 @@ describe.each(SERVICES)("%s", (_, start) => {
       const second = await begin({ step: 1 });
       expect([second.status, second.json.id]).toEqual([201, first.json.id]);
       expectProblem(await begin({ step: 2 }), 409, "key-reused");
+      expectProblem(await begin({ step: 1, labels: { kind: "other" } }), 409, "key-reused");
       const save = first.headers.get("location")!;
       const one = await api("POST", `${save}/uploads?file=x`, { headers });
       const two = await api("POST", `${save}/uploads?file=x`, { headers });
       expect(two.headers.get("location")).toBe(one.headers.get("location"));
       expectProblem(await api("POST", `${save}/uploads?file=y`, { headers }), 409, "key-reused");
+    });
+
+    test("a repeated create never begins a second upload, whatever became of the first", async () => {
+      const save = await beginSave(api, "again", { name: "a" });
+      const create = (key: string, file = "x") =>
+        api("POST", `${save}/uploads?file=${file}`, { headers: { "idempotency-key": key } });
+      const standing = ({ status, headers }: Answer) => ({
+        status,
+        at: headers.get("location"),
+        offset: headers.get("upload-offset"),
+        complete: headers.get("upload-complete"),
+      });
+      const first = await create("one");
+      const at = first.headers.get("location")!;
+      expect(standing(first)).toEqual({ status: 201, at, offset: "0", complete: "?0" });
+      await append(api, at, 0, someBytes(600), false);
+      expect(standing(await create("one"))).toEqual({ status: 201, at, offset: "600", complete: "?0" });
+      await append(api, at, 600, someBytes(400), true);
+      const finished = { status: 201, at, offset: "1000", complete: "?1" };
+      expect(standing(await create("one"))).toEqual(finished);
+      expectProblem(await create("one", "y"), 409, "key-reused");
+      expect((await api("DELETE", `${save}/files/x`)).status).toBe(204);
+      expect(standing(await create("one"))).toEqual(finished);
+      expect((await api("GET", save)).json).toMatchObject({ files: [], uploads: [] });
+      // The name is free for an upload of another key; one that was dropped is not begun again by its own.
+      const second = await create("two");
+      expect(second.headers.get("location")).not.toBe(at);
+      expect((await api("DELETE", second.headers.get("location")!)).status).toBe(204);
+      expectProblem(await create("two"), 409, "not-open");
+      expect((await api("GET", save)).json.uploads).toEqual([]);
+    });
+
+    test("a service tells beforehand how large uploads may be", async () => {
+      const begun = await api("POST", "/v1/runs/told/saves", { json: { name: "a" } });
+      const limit = begun.headers.get("upload-limit");
+      expect(limit).toBe(`max-size=${64 * 2 ** 30}, max-append-size=${2 ** 30}`);
+      const uploads = `${begun.headers.get("location")}/uploads`;
+      const options = await api("OPTIONS", uploads);
+      expect([options.status, options.headers.get("upload-limit")]).toEqual([204, limit]);
+      expect((await api("POST", `${uploads}?file=x`)).headers.get("upload-limit")).toBe(limit);
+      const absent = begun.headers.get("location")!.replace(/[^/]+$/, crypto.randomUUID());
+      expectProblem(await api("OPTIONS", `${absent}/uploads`), 404, "not-found");
     });
 
     test("a blob is stored once, found by its digest alone, and refused under another's", async () => {

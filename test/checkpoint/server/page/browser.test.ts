@@ -260,6 +260,27 @@ describeBrowser("the page in Chromium", () => {
     await page.context().close();
   }, 30_000);
 
+  test("offers a model only of checkpoints that have one, files of every one, and shows what was noted", async () => {
+    await saveRun(service.url, "bare", 1, 2, [patternTensor("optim.exp_avg", "float32", [10, 7])]);
+    const api = apiOf(service.url);
+    const path = "/v1/runs/bare/checkpoints/step-00000001";
+    expect((await api("GET", path)).json.exportable).toBe(false);
+    await api("PATCH", path, { json: { labels: { kind: "probe" }, metrics: { "eval.loss": 2.25 } } });
+    const { page, wrong } = await open("#/bare");
+    const row = page.getByRole("row", { name: /step-00000001/ });
+    await row.getByRole("button", { name: /Verify/ }).waitFor();
+    expect(await row.getByRole("link", { name: /Download/ }).count()).toBe(0);
+    expect(await row.locator("th .badge").allInnerTexts()).toEqual(["kind: probe", "eval.loss: 2.25"]);
+    await row.getByRole("link", { name: "step-00000001", exact: true }).click();
+    await page.getByRole("heading", { name: "Who holds what" }).waitFor();
+    expect(await page.getByRole("link", { name: "Download model" }).count()).toBe(0);
+    expect(await page.getByRole("link", { name: /^Download rank-/ }).count()).toBe(2);
+    await page.goto(`${service.url}/#/gpt`);
+    await page.getByRole("link", { name: "Download the model of step-00000300" }).waitFor();
+    expect(wrong).toEqual([]);
+    await page.context().close();
+  }, 30_000);
+
   test("asks for a token where there is one, and sends it in no URL", async () => {
     const secret = "page-secret-token";
     const tokens = [
