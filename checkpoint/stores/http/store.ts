@@ -18,6 +18,7 @@ import { httpTransaction } from "./transaction.ts";
 import { locationOf } from "./upload-writer.ts";
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const PART_BYTES = 4 * 1024 * 1024;
 /** Bytes of one ranged read. */
 const READ_BYTES = 64 * 1024 * 1024;
 
@@ -37,13 +38,20 @@ export function openHttpStore(location: string): CheckpointStore | undefined {
   return httpStore(location, { token: environmentToken() });
 }
 
+/** Options of a store behind a service. */
+export interface HttpStoreOptions extends ClientOptions {
+  /** Bytes of one append to an upload, of which a few are on their way at once. Default: 4 MiB. */
+  readonly partBytes?: number;
+}
+
 /** A store behind a service. @throws ConfigError when the location names no run. */
-export function httpStore(given: string, options: ClientOptions = {}): CheckpointStore {
+export function httpStore(given: string, options: HttpStoreOptions = {}): CheckpointStore {
   const parsed = parseHttpLocation(given);
   if (parsed === undefined) throw new ConfigError(`cannot use "${given}": it is no http(s) location`);
   const { location, checkpoint } = parsed;
   exemptLoopback(location);
   const client = createClient(options);
+  const { partBytes = PART_BYTES } = options;
   const runOf = (): string => {
     if (parsed.run === undefined)
       throw new CheckpointError(`no run in ${location}: allowed is ${location}/NAME`);
@@ -97,7 +105,7 @@ export function httpStore(given: string, options: ClientOptions = {}): Checkpoin
       locationOf(headers, run, what);
       const { id } = parse(saveSchema, body, what);
       if (!UUID.test(id)) throw new CheckpointError(`${what}: the service gave no valid id`);
-      return httpTransaction({ client, run, name, id });
+      return httpTransaction({ client, run, name, id, partBytes });
     },
 
     async join(name: string, id: string): Promise<StoreTransaction> {
@@ -110,7 +118,7 @@ export function httpStore(given: string, options: ClientOptions = {}): Checkpoin
       if (save.checkpoint !== name || save.state !== "open") {
         throw new CheckpointError(`${what}: no open transaction ${id}`);
       }
-      return httpTransaction({ client, run, name, id });
+      return httpTransaction({ client, run, name, id, partBytes });
     },
 
     async list(): Promise<readonly string[]> {

@@ -16,10 +16,12 @@ export interface SavePlace {
   readonly run: string;
   readonly name: string;
   readonly id: string;
+  /** Bytes of one append to an upload. */
+  readonly partBytes: number;
 }
 
 /** The transaction of a save that was begun. */
-export function httpTransaction({ client, run, name, id }: SavePlace): StoreTransaction {
+export function httpTransaction({ client, run, name, id, partBytes }: SavePlace): StoreTransaction {
   const save = `${run}/saves/${id}`;
   let ended = false;
   /** What this rank took out: the service, which a bad network may ask twice, does not mind. */
@@ -36,7 +38,7 @@ export function httpTransaction({ client, run, name, id }: SavePlace): StoreTran
     async create(file: string, bytes?: number): Promise<StoreWriter> {
       resource(file);
       removed.delete(file);
-      return await uploadWriter({ client, save, name, file, bytes });
+      return await uploadWriter({ client, save, name, file, bytes, partBytes });
     },
     async read(file: string): Promise<Uint8Array> {
       const url = resource(file);

@@ -10,8 +10,6 @@ import type { StoreWriter } from "../../../core/contracts/checkpointer.ts";
 import { CheckpointError } from "../../../core/contracts/errors.ts";
 import { type Client, RefusedError } from "./client.ts";
 
-/** Bytes of one append. */
-const PART_BYTES = 4 * 1024 * 1024;
 /** Appends under way at once: the service takes them one after another, and waits for no answer to be read. */
 const PARTS_AHEAD = 3;
 /** Appends that fail one after another without a byte of progress, before the upload fails. */
@@ -27,6 +25,8 @@ export interface UploadTarget {
   readonly file: string;
   /** Length of the file, where it is known: the service sets room aside. */
   readonly bytes?: number | undefined;
+  /** Bytes of one append. */
+  readonly partBytes: number;
 }
 
 interface Part {
@@ -36,7 +36,7 @@ interface Part {
 
 /** Begins a file of a save. @throws CheckpointError when the save has it already, or is over. */
 export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
-  const { client, save, name, file, bytes: length } = target;
+  const { client, save, name, file, bytes: length, partBytes } = target;
   const what = `save of ${name}: file ${file}`;
   const created = await client(what, {
     method: "POST",
@@ -54,8 +54,8 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
   let buffers: Uint8Array<ArrayBuffer>[] = [];
   /** A buffer for what comes next: no larger than that can be, where it is known. */
   const room = (): Uint8Array<ArrayBuffer> => {
-    const left = length === undefined ? PART_BYTES : Math.max(length - offset, 1);
-    return buffers.pop() ?? new Uint8Array(Math.min(PART_BYTES, left));
+    const left = length === undefined ? partBytes : Math.max(length - offset, 1);
+    return buffers.pop() ?? new Uint8Array(Math.min(partBytes, left));
   };
   let offset = 0;
   let filling = room();
@@ -99,13 +99,13 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
         if (refused && error.status !== 409) throw error;
         await before;
         const now = await standing();
-        const done = now.complete && last && now.offset === end;
-        if ((now.complete && !done) || now.offset < part.offset || now.offset > end) throw error;
+        // Later parts may have arrived too, and even the last one.
+        if (!last && (now.complete || now.offset >= end)) return;
+        if (now.offset < part.offset || now.offset > end) throw error;
         stalls = now.offset > at ? 0 : stalls + 1;
         if (stalls >= MOST_STALLS) throw error;
         if (stalls > 0) await sleep(50 * 2 ** stalls);
         at = now.offset;
-        if (at === end && !last) return;
       }
     }
   };

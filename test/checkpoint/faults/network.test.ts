@@ -23,8 +23,8 @@ const KILLED = 0.15;
 const LIFE = 80;
 /** Longest that a request is held back. */
 const HOLD = 40;
-/** Waits of almost nothing between attempts. */
-const CLIENT = { retryForMs: 10_000, timeoutMs: 3000, random: () => -0.49 };
+/** Waits of almost nothing between attempts, and files in several appends. */
+const CLIENT = { retryForMs: 10_000, timeoutMs: 3000, random: () => -0.49, partBytes: 400 };
 
 const { folder, remove } = makeFolder();
 afterAll(remove);
