@@ -22,7 +22,7 @@ const WRITE_BYTES = 4 * 1024 * 1024;
 const LARGE_BYTES = 4 * 1024 * 1024;
 
 /** How long a request waits for the one that brings what is before its bytes: networks change their order. */
-const EARLY_MS = 500;
+const EARLY_MS = 2000;
 
 /** What a client said of an upload when it began it. */
 export interface UploadSpec {
