@@ -56,7 +56,9 @@ export function startHashThread(): HashThread {
       let dropped = false;
       return {
         async update(bytes: Uint8Array): Promise<void> {
-          if (!dropped) await ask({ stream, bytes });
+          if (dropped) return;
+          const { buffer, byteOffset, length } = isShared(bytes) ? bytes : sharedCopy(bytes);
+          await ask({ stream, bytes: [buffer, byteOffset, length] });
         },
         finish: async () => (await ask({ stream })) as FileDigest,
         drop(): void {
@@ -70,6 +72,16 @@ export function startHashThread(): HashThread {
       await worker.terminate();
     },
   };
+}
+
+function isShared(bytes: Uint8Array): bytes is Uint8Array<SharedArrayBuffer> {
+  return bytes.buffer instanceof SharedArrayBuffer;
+}
+
+function sharedCopy(bytes: Uint8Array): Uint8Array<SharedArrayBuffer> {
+  const copy = new Uint8Array(new SharedArrayBuffer(bytes.length));
+  copy.set(bytes);
+  return copy;
 }
 
 let shared: HashThread | undefined;

@@ -143,7 +143,8 @@ export async function hashStored(path: string, length: number, hasher: StreamHas
   if (length === 0) return;
   const handle = await open(path, "r");
   try {
-    const buffer = new Uint8Array(BLOCK_BYTES);
+    // Shared, as who hashes may do it elsewhere.
+    const buffer = new Uint8Array(new SharedArrayBuffer(BLOCK_BYTES));
     for (let at = 0; at < length; ) {
       const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, length - at), at);
       if (bytesRead === 0) break;

@@ -6,6 +6,7 @@
  * @module
  */
 import type { FileHandle } from "node:fs/promises";
+import { RUNTIME } from "../../core/runtime/runtime.ts";
 import { BLOCK, blockFile } from "./block-file.ts";
 import { readFully } from "./directory-files.ts";
 import type { FileSystem } from "./file-system.ts";
@@ -32,7 +33,7 @@ export interface AppendOptions {
   readonly bufferBytes: number;
   /** Writes under way at once. With one, the file is without a hole at every moment. */
   readonly depth: number;
-  /** Shown all bytes in order, in shared memory that stays as it is until the answer resolves. */
+  /** Shown all bytes in order, in memory (shared, save under Deno) that stays as it is until the answer resolves. */
   readonly seen?: ((bytes: Uint8Array) => Promise<void>) | undefined;
 }
 
@@ -41,7 +42,7 @@ const MOST_UNSEEN = 4;
 
 /**
  * An appender to the file at `path`, which `handle` has open for reading and writing, and which has `offset` bytes. The
- * handle is the appender's from here on.
+ * handle is the appender's from here on, and closed when this fails.
  */
 export async function fileAppender(
   fs: FileSystem,
@@ -67,7 +68,12 @@ export async function fileAppender(
   /** Bytes in the buffer, and how many of them are in the file already. */
   let filled = offset - position;
   let old = filled;
-  if (old > 0) await readFully(handle, buffer.subarray(0, old), position);
+  try {
+    if (old > 0) await readFully(handle, buffer.subarray(0, old), position);
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
 
   /** Under way, the oldest first: writes, and uses of buffers by writes and by who sees them. */
   const writes: Promise<void>[] = [];
@@ -83,7 +89,11 @@ export async function fileAppender(
     const full = buffer;
     const at = position;
     const shown = seen?.(full.subarray(old, filled)).catch(fail);
-    if (writes.length >= depth) await writes.shift();
+    if (writes.length >= depth) {
+      // Listed until it has ended: `settled` may be called meanwhile.
+      await writes[0];
+      writes.shift();
+    }
     check();
     const writing = writeOut(full.subarray(0, filled), at).catch(fail);
     writes.push(writing);
@@ -126,7 +136,8 @@ export async function fileAppender(
     },
     async close(): Promise<void> {
       await Promise.all(writes);
-      keepBuffer(buffer);
+      // After a failure somebody may still look at it.
+      if (failure === undefined) keepBuffer(buffer);
       buffer = NO_BUFFER;
       await file.close();
     },
@@ -141,8 +152,10 @@ const kept: Uint8Array[] = [];
 function takeBuffer(bytes: number): Uint8Array {
   const found = kept.findLastIndex((buffer) => buffer.length === bytes);
   if (found >= 0) return kept.splice(found, 1)[0]!;
-  // Memory of this kind begins at a page, and another thread may look at it.
-  return new Uint8Array(new SharedArrayBuffer(bytes));
+  // Shared memory begins at a page, and another thread may look at it. Deno, which writes only through the cache, copies
+  // such memory byte by byte.
+  const Memory = RUNTIME.name === "deno" ? ArrayBuffer : SharedArrayBuffer;
+  return new Uint8Array(new Memory(bytes));
 }
 
 function keepBuffer(buffer: Uint8Array): void {

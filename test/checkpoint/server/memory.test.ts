@@ -8,21 +8,23 @@ import { runRanks } from "../ranks.ts";
 import { makeFolder, residentBytes, spawnService } from "./service.ts";
 
 const MIB = 1024 * 1024;
-/** Rows of 1 MiB: one file of 64 MiB, which warms up, and one of 1 GiB. */
-const [SMALL, LARGE] = [64, 1024];
+/** Tensors of 64 MiB: one file of one of them, which warms up, and one of 2 GiB. */
+const [SMALL, LARGE] = [1, 32];
+const TENSOR_BYTES = 64 * MIB;
 
 const { folder, remove } = makeFolder();
 afterAll(remove);
 
-/** A tensor of so many MiB in one piece of zeros but for its ends. */
-function stateOf(rows: number): ShardedState {
-  const data = new Float32Array((rows * MIB) / 4);
+/** So many tensors, each of the same zeros but for its ends. */
+function stateOf(tensors: number): ShardedState {
+  const data = new Float32Array(TENSOR_BYTES / 4);
   data[0] = 1;
   data[data.length - 1] = 2;
-  const shape = [rows, MIB / 4];
+  const shape = [TENSOR_BYTES / MIB, MIB / 4];
   const piece = { offsets: [0, 0], sizes: shape, read: async () => data, write: () => undefined };
+  const names = Array.from({ length: tensors }, (_, i) => `model.w${i}`);
   return {
-    tensors: [{ name: "model.w", dtype: "float32", shape, pieces: [piece] }],
+    tensors: names.map((name) => ({ name, dtype: "float32", shape, pieces: [piece] })),
     values: {},
     rankValues: {},
   };
@@ -42,7 +44,7 @@ async function drain(url: string): Promise<{ readonly length: number; readonly l
 
 describe.each(["bun", "deno"] as const)("serve under %s", (runtime) => {
   test.if(existsSync("/proc/self/status"))(
-    "takes and gives a file of 1 GiB within 200 MiB of memory, exports included",
+    "takes and gives a file of 2 GiB within 200 MiB of memory, exports included",
     async () => {
       const service = await spawnService(runtime, join(folder, runtime));
       const { pid } = service.child!;
@@ -53,12 +55,12 @@ describe.each(["bun", "deno"] as const)("serve under %s", (runtime) => {
       try {
         const checkpointer = nativeCheckpointer(httpStore(`${service.url}/runs/a`));
         const there = `${service.url}/v1/runs/a/checkpoints`;
-        const upAndDown = async (rows: number): Promise<void> => {
-          await runRanks(1, (collective) => checkpointer.save(stateOf(rows), rows, collective));
-          const path = `${there}/step-${String(rows).padStart(8, "0")}`;
+        const upAndDown = async (tensors: number): Promise<void> => {
+          await runRanks(1, (collective) => checkpointer.save(stateOf(tensors), tensors, collective));
+          const path = `${there}/step-${String(tensors).padStart(8, "0")}`;
           for (const file of ["files/rank-00000.safetensors", "export.safetensors"]) {
             const { length, last } = await drain(`${path}/${file}`);
-            expect([length > rows * MIB, last]).toEqual([true, [0, 0, 0, 64]]);
+            expect([length > tensors * TENSOR_BYTES, last]).toEqual([true, [0, 0, 0, 64]]);
           }
         };
         await upAndDown(SMALL);
