@@ -24,8 +24,12 @@ export interface HashThread {
   close(): Promise<void>;
 }
 
-/** Starts the thread, which does not keep the process alive while it has nothing to do. */
-export function startHashThread(): HashThread {
+/**
+ * Starts the thread, which does not keep the process alive while it has nothing to do.
+ *
+ * @param ended called when it ends, whyever
+ */
+export function startHashThread(ended: () => void = () => undefined): HashThread {
   const worker = new Worker(new URL("./hash-worker.ts", import.meta.url));
   const waiting: PromiseWithResolvers<unknown>[] = [];
   let begun = 0;
@@ -33,6 +37,7 @@ export function startHashThread(): HashThread {
   const fail = (problem: string): void => {
     failure ??= new CheckpointError(`the hashing thread ended: ${problem}`);
     for (const { reject } of waiting.splice(0)) reject(failure);
+    ended();
   };
   worker.on("message", (answer: unknown) => {
     waiting.shift()?.resolve(answer);
@@ -86,8 +91,10 @@ function sharedCopy(bytes: Uint8Array): Uint8Array<SharedArrayBuffer> {
 
 let shared: HashThread | undefined;
 
-/** The thread that all of this process use who have none of their own. Started by its first use. */
+/** The thread that all of this process use who have none of their own. Started by its first use, and again when it ended. */
 export function sharedHashThread(): HashThread {
-  shared ??= startHashThread();
+  shared ??= startHashThread(() => {
+    shared = undefined;
+  });
   return shared;
 }

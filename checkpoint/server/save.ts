@@ -31,6 +31,8 @@ export class Save {
   readonly finished: Map<string, SaveFile> = new Map();
   /** Every upload that was begun with an idempotency key, by that key, whatever became of it. */
   readonly keyed: Map<string, UploadSpec> = new Map();
+  /** How many uploads were begun. */
+  begunUploads = 0;
   /** Names of files that were taken out: a client whose answer was lost asks for it again. */
   readonly removed: Set<string> = new Set();
   readonly queue: Queue = createQueue();
@@ -107,6 +109,7 @@ export class Save {
         break;
       case "upload": {
         const { type: _, ...spec } = entry;
+        this.begunUploads++;
         if (spec.key !== undefined) this.keyed.set(spec.key, spec);
         break;
       }

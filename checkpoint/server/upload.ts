@@ -17,8 +17,10 @@ import type { ByteSource } from "./body.ts";
 import { Problem } from "./problem.ts";
 import { createQueue, type Queue } from "./queue.ts";
 
-/** Bytes of one write. */
+/** Bytes of one write, of which an upload has a few in memory: many uploads at once have smaller ones. */
 const WRITE_BYTES = 4 * 1024 * 1024;
+const CROWDED_WRITE_BYTES = 512 * 1024;
+const CROWD = 8;
 /** Files from this length on, or of unknown length, are hashed by another thread, and written past the page cache. */
 const LARGE_BYTES = 4 * 1024 * 1024;
 
@@ -48,6 +50,9 @@ export interface Append {
   /** Checks the bytes of this append once all came. @throws Problem; then they are dropped. */
   readonly check?: (() => void) | undefined;
 }
+
+/** Uploads whose file is open. */
+let writing = 0;
 
 /** An upload in progress. */
 export class Upload {
@@ -230,9 +235,10 @@ export class Upload {
     if (this.#appender !== undefined) return this.#appender;
     const hasher = await this.#hashHeld();
     const handle = await open(this.path, "r+");
+    writing++;
     this.#appender = await fileAppender(nodeFileSystem, handle, this.path, this.#came, {
       direct: this.#isLarge,
-      bufferBytes: WRITE_BYTES,
+      bufferBytes: writing > CROWD ? CROWDED_WRITE_BYTES : WRITE_BYTES,
       // What a killed service leaves must be the beginning of what was sent.
       depth: 1,
       seen: async (bytes) => await hasher.update(bytes),
@@ -254,9 +260,12 @@ export class Upload {
     } catch {
       this.#broken = true;
     }
-    await appender?.close().catch((error: unknown) => {
-      this.#lost = { error };
-    });
+    if (appender !== undefined) {
+      writing--;
+      await appender.close().catch((error: unknown) => {
+        this.#lost = { error };
+      });
+    }
     if (!this.#broken) return;
     // What is in the file is the beginning of what came; nobody else remembers how much.
     this.#forget();

@@ -32,6 +32,9 @@ const PATH = "/v1/runs/{run}/saves/{save}/uploads/{upload}";
 /** Media type of an append. */
 const PARTIAL = "application/partial-upload";
 
+/** Uploads of one save for each file that it may have: what became of them is remembered as long as the save. */
+const UPLOADS_PER_FILE = 10;
+
 /** Where an upload stands. */
 interface Standing {
   readonly id: string;
@@ -77,6 +80,11 @@ async function start(
   if (save.files.size + save.uploads.size >= limits.filesPerSave) {
     throw new Problem("limit", `the save has ${limits.filesPerSave} files, which is the most`, {
       fields: { limit: limits.filesPerSave },
+    });
+  }
+  if (save.begunUploads >= limits.filesPerSave * UPLOADS_PER_FILE) {
+    throw new Problem("limit", `the save began ${save.begunUploads} uploads, which is the most`, {
+      fields: { limit: limits.filesPerSave * UPLOADS_PER_FILE },
     });
   }
   if ((length ?? 0) > limits.fileBytes) {
