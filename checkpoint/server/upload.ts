@@ -235,7 +235,6 @@ export class Upload {
     if (this.#appender !== undefined) return this.#appender;
     const hasher = await this.#hashHeld();
     const handle = await open(this.path, "r+");
-    writing++;
     this.#appender = await fileAppender(nodeFileSystem, handle, this.path, this.#came, {
       direct: this.#isLarge,
       bufferBytes: writing > CROWD ? CROWDED_WRITE_BYTES : WRITE_BYTES,
@@ -243,6 +242,7 @@ export class Upload {
       depth: 1,
       seen: async (bytes) => await hasher.update(bytes),
     });
+    writing++;
     return this.#appender;
   }
 

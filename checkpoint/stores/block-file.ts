@@ -31,15 +31,19 @@ export interface BlockFile {
   close(): Promise<void>;
 }
 
-/** The file at `path`, which `handle` has open and which is its own from here on. */
+/** The file at `path`, which `handle` has open. The handle is its own from here on, and closed when this fails. */
 export async function blockFile(
   fs: FileSystem,
   handle: FileHandle,
   path: string,
   wantsDirect: boolean,
 ): Promise<BlockFile> {
-  const direct = wantsDirect ? await openDirect(fs, path) : undefined;
-  let refused = direct === undefined;
+  const abandon = async (error: unknown): Promise<never> => {
+    await handle.close();
+    throw error;
+  };
+  const direct = wantsDirect ? await openDirect(fs, path).catch(abandon) : undefined;
+  let refused = false;
   let unflushed = 0;
   let flushing: Promise<void> | undefined;
   let failure: { readonly error: unknown } | undefined;
@@ -79,8 +83,11 @@ export async function blockFile(
     },
     async close(): Promise<void> {
       await flushing;
-      await direct?.close();
-      await handle.close();
+      try {
+        await direct?.close();
+      } finally {
+        await handle.close();
+      }
       if (failure !== undefined) throw failure.error;
     },
   };

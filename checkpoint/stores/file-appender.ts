@@ -38,7 +38,7 @@ export interface AppendOptions {
 }
 
 /** Buffers that may wait to have been seen, beside those that are being written. */
-const MOST_UNSEEN = 4;
+const MOST_UNSEEN = 2;
 
 /**
  * An appender to the file at `path`, which `handle` has open for reading and writing, and which has `offset` bytes. The

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { blockReader } from "../../checkpoint/block-reader.ts";
-import { BLOCK_BYTES, hashFile } from "../../checkpoint/digest.ts";
+import { BLOCK_BYTES, hashBlocks, hashFile } from "../../checkpoint/digest.ts";
 import { memoryStore } from "../../checkpoint/stores/memory.ts";
 import type { CheckpointStore } from "../../core/contracts/checkpointer.ts";
 import { CheckpointError } from "../../core/contracts/errors.ts";
@@ -28,6 +28,26 @@ describe("file digests", () => {
         });
       }),
       { numRuns: 15 },
+    );
+  });
+
+  test("of blocks alone are those of the whole without its SHA-256", () => {
+    const lengths = [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES, LENGTH];
+    fc.assert(
+      fc.property(
+        fc.oneof(fc.constantFrom(...lengths), fc.integer({ min: 0, max: LENGTH })),
+        fc.array(fc.integer({ min: 0, max: LENGTH }), { maxLength: 6 }),
+        (length, cuts) => {
+          const [blocks, whole] = [hashBlocks(), hashFile()];
+          whole.update(DATA.subarray(0, length));
+          const marks = [0, ...cuts.filter((cut) => cut < length).sort((a, b) => a - b), length];
+          for (let i = 1; i < marks.length; i++) blocks.update(DATA.subarray(marks[i - 1], marks[i]));
+          const { sha256, ...rest } = whole.finish();
+          expect(sha256.length).toBe(64);
+          expect(blocks.finish()).toEqual(rest);
+        },
+      ),
+      { numRuns: 30 },
     );
   });
 

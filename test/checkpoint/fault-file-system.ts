@@ -4,9 +4,11 @@
  *
  * @module
  */
+import { constants } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { BLOCK } from "../../checkpoint/stores/block-file.ts";
 import { type FileSystem, nodeFileSystem } from "../../checkpoint/stores/file-system.ts";
 
 /** Asked before an operation; `half` does a part of it. */
@@ -28,8 +30,10 @@ export function faultFileSystem(ask: Ask): FileSystem {
       return await real.mkdir(path, options);
     },
     async open(path: string, flags: string | number): Promise<FileHandle> {
+      const direct = typeof flags === "number" && (flags & (constants.O_DIRECT ?? 0)) !== 0;
       if (typeof flags === "string") await ask("create", NOTHING);
-      return handle(await real.open(path, flags), ask);
+      if (direct) await ask("direct open", NOTHING);
+      return handle(await real.open(path, flags), ask, direct);
     },
     async rename(from: string, to: string): Promise<void> {
       await ask("rename", NOTHING);
@@ -50,12 +54,14 @@ export function faultFileSystem(ask: Ask): FileSystem {
   return own as unknown as FileSystem;
 }
 
-function handle(real: FileHandle, ask: Ask): FileHandle {
+function handle(real: FileHandle, ask: Ask, direct: boolean): FileHandle {
+  const write = direct ? "direct write" : "write";
   const own = {
     stat: () => real.stat(),
     read: real.read.bind(real),
     async write(bytes: Uint8Array, offset: number, length: number, position: number) {
-      await ask("write", () => real.write(bytes, offset, length >> 1, position));
+      const half = length >> 1;
+      await ask(write, () => real.write(bytes, offset, direct ? half - (half % BLOCK) : half, position));
       return await real.write(bytes, offset, length, position);
     },
     async sync(): Promise<void> {

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { hashFile } from "../../checkpoint/digest.ts";
-import { startHashThread } from "../../checkpoint/hash-thread.ts";
+import { sharedHashThread, startHashThread } from "../../checkpoint/hash-thread.ts";
 import { generator } from "./layouts.ts";
 
 test("the thread gives the digests that hashing here gives, file after file, also after one that was given up", async () => {
@@ -32,4 +32,71 @@ test("the thread gives the digests that hashing here gives, file after file, als
   await expect(Promise.resolve(thread.hashFile().update(new Uint8Array(1)))).rejects.toThrow(
     "the hashing thread ended",
   );
+});
+
+/** A stream, what of it is to be hashed, and in what kind of memory. */
+const updates = fc.array(
+  fc.record({
+    stream: fc.integer({ min: 0, max: 3 }),
+    length: fc.integer({ min: 0, max: 3 * 2 ** 18 }),
+    memory: fc.constantFrom("shared", "part of shared", "plain", "part of plain"),
+  }),
+  { maxLength: 14 },
+);
+
+test("streams that take turns get the digests that hashing here gives, and one that is dropped disturbs none", async () => {
+  // Of every stream, after how many of all updates it is dropped; most never are.
+  const drops = fc.array(fc.integer({ min: 0, max: 40 }), { minLength: 4, maxLength: 4 });
+  await fc.assert(
+    fc.asyncProperty(updates, drops, fc.boolean(), fc.integer(), async (todo, dropped, waits, seed) => {
+      const thread = sharedHashThread();
+      const random = generator(seed);
+      const here = dropped.map(() => hashFile());
+      const there = dropped.map(() => thread.hashFile());
+      const under: unknown[] = [];
+      for (const [i, { stream, length, memory }] of todo.entries()) {
+        for (const [which, at] of dropped.entries()) if (at === i) there[which]!.drop();
+        const begin = memory.startsWith("part") ? 1 + random(100) : 0;
+        const Memory = memory.endsWith("shared") ? SharedArrayBuffer : ArrayBuffer;
+        const bytes = new Uint8Array(new Memory(length + 2 * begin)).fill(random(256));
+        const part = bytes.subarray(begin, begin + length).fill(random(256));
+        here[stream]!.update(part);
+        const update = there[stream]!.update(part);
+        under.push(update);
+        if (waits) await update;
+      }
+      const live = dropped.flatMap((at, stream) => (at < todo.length ? [] : [stream]));
+      expect(await Promise.all(live.map((stream) => there[stream]!.finish()))).toEqual(
+        live.map((stream) => here[stream]!.finish()),
+      );
+      await Promise.all(under);
+    }),
+    { numRuns: 40 },
+  );
+});
+
+test("a stream that is dropped while its bytes are hashed lets go of them, also of later ones", async () => {
+  const thread = startHashThread();
+  try {
+    const [dropped, other] = [thread.hashFile(), thread.hashFile()];
+    const bytes = new Uint8Array(new SharedArrayBuffer(1000)).fill(7);
+    const going = [dropped.update(bytes), other.update(bytes)];
+    dropped.drop();
+    dropped.drop();
+    going.push(dropped.update(bytes), other.update(bytes));
+    await Promise.all(going);
+    const here = hashFile();
+    here.update(bytes);
+    here.update(bytes);
+    expect(await other.finish()).toEqual(here.finish());
+  } finally {
+    await thread.close();
+  }
+  const late = thread.hashFile();
+  late.drop();
+  await late.update(new Uint8Array(1));
+});
+
+test("all who have no thread of their own use one", () => {
+  expect(sharedHashThread()).toBe(sharedHashThread());
 });

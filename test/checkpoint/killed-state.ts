@@ -6,10 +6,10 @@
 import type { ShardedState } from "../../core/contracts/checkpointer.ts";
 import { dimZero, type FullTensor, patternTensor, shardedState } from "./states.ts";
 
-/** The whole tensors of a step: one that changes with it, and one that does not. */
+/** The whole tensors of a step: one that changes with it, some blocks of a disk on each rank, and one that does not. */
 export function killedTensors(step: number): readonly FullTensor[] {
   return [
-    { ...patternTensor(`step ${step}`, "float32", [40, 3]), name: "model.w" },
+    { ...patternTensor(`step ${step}`, "float32", [40, 107]), name: "model.w" },
     { ...patternTensor("frozen", "bfloat16", [9]), name: "model.frozen" },
   ];
 }

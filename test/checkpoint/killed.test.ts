@@ -8,10 +8,11 @@ import { directoryStore } from "../../checkpoint/stores/directory.ts";
 import { killedState, killedTensors } from "./killed-state.ts";
 import { runRanks } from "./ranks.ts";
 import { cutBox, dimZero, emptyState } from "./states.ts";
+import { takesDirect } from "./stores/takes-direct.ts";
 
 const SCRIPT = fileURLToPath(new URL("./killed-save.ts", import.meta.url));
 /** What can be done in part. */
-const DIVISIBLE: ReadonlySet<string> = new Set(["write", "rm", "writeFile"]);
+const DIVISIBLE: ReadonlySet<string> = new Set(["write", "direct write", "rm", "writeFile"]);
 /** Processes at once: they mostly start. */
 const WORKERS = 4;
 
@@ -71,8 +72,14 @@ async function checkRoot(root: string): Promise<readonly number[]> {
 test("a process killed at any operation of a save, in its middle too, leaves the last committed checkpoint, whole", async () => {
   const operations = JSON.parse(await killAt(join(folder, "whole"), -1, "")) as string[];
   expect(await checkRoot(join(folder, "whole"))).toEqual([5]);
+  if (await takesDirect(folder)) {
+    // Each of two ranks writes one large file, in each of two saves.
+    expect(operations.filter((operation) => operation === "direct write").length).toBe(4);
+  }
   const points = operations.flatMap((operation, point) =>
-    ["", ...(DIVISIBLE.has(operation) ? ["half"] : [])].map((half) => ({ point, half })),
+    operation === "direct open"
+      ? [] // It changes nothing.
+      : ["", ...(DIVISIBLE.has(operation) ? ["half"] : [])].map((half) => ({ point, half })),
   );
   expect(points.length).toBeGreaterThan(150);
   const last = new Map<number, number>();
