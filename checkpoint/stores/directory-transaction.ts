@@ -151,6 +151,13 @@ async function fileWriter(
     },
     async close(): Promise<void> {
       try {
+        // What was gathered may be all of a small file.
+        await appender.flush();
+        await appender.settled();
+      } catch (error) {
+        throw storeError(`write of ${file}`, error);
+      }
+      try {
         await appender.sync();
         await appender.close();
       } catch (error) {
