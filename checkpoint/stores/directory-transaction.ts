@@ -15,7 +15,7 @@ import { dropOwner } from "./leftovers.ts";
 import { checkStoreName, MANIFEST_FILE } from "./names.ts";
 
 /** Bytes of one write of a large file. */
-const WRITE_BYTES = 4 * 1024 * 1024;
+const WRITE_BYTES = 8 * 1024 * 1024;
 /** Writes of a file under way at once. */
 const WRITES = 2;
 
