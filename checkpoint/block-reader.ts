@@ -31,9 +31,13 @@ export interface BlockReader {
    * @throws CheckpointError that names file and block when a block is damaged.
    */
   read(file: string, begin: number, end: number): Promise<Uint8Array>;
-  /** `read` of many ranges, of which the next is fetched while one is used. Bytes are valid until the next are asked for. */
+  /**
+   * `read` of many ranges, of which the next is fetched while one is used. Bytes are valid until the next are
+   * asked for. `extents`, in the order of the ranges, tell what of a file they take without a gap.
+   */
   readAll<R extends ByteRange>(
     ranges: Iterable<R>,
+    extents?: readonly ByteRange[],
   ): AsyncGenerator<{ readonly range: R; readonly bytes: Uint8Array }>;
   /** Closes its files. */
   close(): Promise<void>;
@@ -68,6 +72,19 @@ export function blockReader(
   const buffers = [new Uint8Array(0), new Uint8Array(0)];
   let turn = 0;
 
+  /** Extents that are not begun yet, the first one last. */
+  let ahead: ByteRange[] = [];
+  /** Tells of the extent that a fetch begins. */
+  const announce = (file: ManifestFile, begin: number): void => {
+    const holds = (extent: ByteRange): boolean =>
+      extent.file === file.name && extent.begin <= begin && begin < extent.end;
+    const found = ahead.findLastIndex(holds);
+    if (found < 0) return;
+    const extent = ahead[found]!;
+    ahead.length = found;
+    sources.expect(file.name, begin, Math.min(extent.end, file.length));
+  };
+
   const start = <R extends ByteRange>(range: R): Fetch<R> => {
     const { begin, end } = range;
     const file = byName.get(range.file);
@@ -75,6 +92,7 @@ export function blockReader(
       throw new CheckpointError(`checkpoint ${name}: no bytes ${begin} to ${end} of file ${range.file}`);
     }
     if (range.into !== undefined) {
+      announce(file, begin);
       const done = sources.readInto(file.name, range.into, begin);
       done.catch(() => undefined);
       return { range, file, from: begin, head: 0, bytes: range.into, own: false, done };
@@ -92,6 +110,7 @@ export function blockReader(
       expected.set(file.name, Math.floor((to - 1) / file.block));
       if (expected.size > KEPT_FILES) expected.delete(expected.keys().next().value!);
     }
+    if (head < bytes.length) announce(file, from + head);
     const done =
       head === bytes.length
         ? Promise.resolve()
@@ -118,7 +137,8 @@ export function blockReader(
     async read(file: string, begin: number, end: number): Promise<Uint8Array> {
       return await finish(start({ file, begin, end }));
     },
-    async *readAll<R extends ByteRange>(ranges: Iterable<R>) {
+    async *readAll<R extends ByteRange>(ranges: Iterable<R>, extents: readonly ByteRange[] = []) {
+      ahead = extents.toReversed();
       let under: Fetch<R> | undefined;
       try {
         for (const range of ranges) {

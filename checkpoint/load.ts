@@ -16,7 +16,7 @@ import type { Collective } from "../core/contracts/collective.ts";
 import { bytesOf, newHostArray, type StoredArray } from "../core/contracts/dtype.ts";
 import { CheckpointError } from "../core/contracts/errors.ts";
 import { onEveryRank, onFirstRank } from "./agree.ts";
-import { type BlockReader, blockReader } from "./block-reader.ts";
+import { type BlockReader, type ByteRange, blockReader } from "./block-reader.ts";
 import { volume } from "./boxes.ts";
 import { castElements } from "./cast.ts";
 import { BLOCK_BYTES } from "./digest.ts";
@@ -125,7 +125,7 @@ async function fillPieces(
       opened.delete(current);
     }
   };
-  for await (const { range, bytes } of reader.readAll(reads())) {
+  for await (const { range, bytes } of reader.readAll(reads(), extentsOf(all))) {
     closeUntil(range.window);
     if (range.into !== undefined) continue;
     const targets = opened.get(range.window)!;
@@ -135,6 +135,26 @@ async function fillPieces(
     }
   }
   closeUntil(all.length);
+}
+
+/** Most bytes that are fetched as one: what of it is not read yet may lie in memory. */
+const EXTENT_BYTES = 64 * 1024 * 1024;
+
+/** What the reads of all windows take of files without a gap, whole blocks, in their order. */
+function extentsOf(all: readonly (readonly PiecePlan[])[]): readonly ByteRange[] {
+  const extents: { file: string; begin: number; end: number }[] = [];
+  for (const pieces of all) {
+    for (const { file, begin: first, end: last } of windowReads(pieces)) {
+      const begin = Math.floor(first / BLOCK_BYTES) * BLOCK_BYTES;
+      const end = Math.ceil(last / BLOCK_BYTES) * BLOCK_BYTES;
+      const extent = extents.at(-1);
+      const continues = extent?.file === file && begin <= extent.end && first >= extent.begin;
+      if (extent !== undefined && continues && end - extent.begin <= EXTENT_BYTES) {
+        extent.end = Math.max(extent.end, end);
+      } else extents.push({ file, begin: continues ? Math.max(begin, extent.end) : begin, end });
+    }
+  }
+  return extents;
 }
 
 /** A read for the pieces of a window. */

@@ -13,6 +13,8 @@ export const KEPT_FILES: number = 64;
 export interface OpenFiles {
   /** Fills `target` with the bytes of a file from `begin` on. @throws CheckpointError when it has not as many. */
   readInto(file: string, target: Uint8Array, begin: number): Promise<void>;
+  /** Tells that the reads of a file to come take bytes `[begin, end)`, in order and without a gap. */
+  expect(file: string, begin: number, end: number): void;
   close(): Promise<void>;
 }
 
@@ -28,8 +30,14 @@ export function openFiles(store: CheckpointStore, name: string): OpenFiles {
       () => undefined,
     );
   };
+  const expected = new Map<string, { readonly begin: number; readonly end: number }>();
   return {
+    expect(file: string, begin: number, end: number): void {
+      expected.set(file, { begin, end });
+    },
     async readInto(file: string, target: Uint8Array, begin: number): Promise<void> {
+      const extent = expected.get(file);
+      expected.delete(file);
       let reader = readers.get(file);
       if (reader === undefined) {
         reader = store.open?.(name, file) ?? Promise.resolve(rangeReader(store, name, file));
@@ -39,7 +47,9 @@ export function openFiles(store: CheckpointStore, name: string): OpenFiles {
       }
       // Last in the order: the first one is the one that was used longest ago.
       readers.set(file, reader);
-      await (await reader).readInto(target, begin);
+      const opened = await reader;
+      if (extent !== undefined) opened.expect?.(extent.begin, extent.end);
+      await opened.readInto(target, begin);
     },
     async close(): Promise<void> {
       for (const file of [...readers.keys()]) await end(file);

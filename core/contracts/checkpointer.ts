@@ -194,6 +194,8 @@ export interface StoreWriter {
 export interface StoreReader {
   /** Fills `target` with the bytes from `begin` on. Several calls may be under way. @throws CheckpointError when the file has not as many. */
   readInto(target: Uint8Array, begin: number): Promise<void>;
+  /** Tells that the calls of `readInto` to come take bytes `[begin, end)`, in order and without a gap: they may be fetched as one. */
+  expect?(begin: number, end: number): void;
   close(): Promise<void>;
 }
 

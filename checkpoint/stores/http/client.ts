@@ -38,6 +38,14 @@ export interface ClientRequest {
   readonly range?: { readonly begin: number; readonly end: number };
   /** Where the body of an accepted answer goes, which must have its length. Else it is gathered in new memory. */
   readonly into?: Uint8Array;
+  /** Whether the body of an accepted answer is the caller's to read. */
+  readonly stream?: boolean;
+}
+
+/** Reads a body. */
+export interface BodyReader {
+  read(): Promise<{ readonly value?: Uint8Array | undefined; readonly done: boolean }>;
+  cancel(): Promise<void>;
 }
 
 /** An answer whose body has come. */
@@ -45,6 +53,8 @@ export interface ClientResponse {
   readonly status: number;
   readonly headers: Headers;
   readonly body: Uint8Array<ArrayBuffer>;
+  /** Of a request with `stream`. */
+  readonly reader?: BodyReader | undefined;
   /** How many times the request was made. */
   readonly attempts: number;
 }
@@ -99,6 +109,9 @@ export function createClient(options: ClientOptions): Client {
     if (range !== undefined && !holds(headers, range)) {
       await response.body?.cancel();
       throw new RefusedError(`${what}: there are no bytes ${range.begin} to ${range.end}`, status, headers);
+    }
+    if (request.stream === true) {
+      return { status, headers, body: NOTHING, reader: response.body?.getReader() };
     }
     if (request.into !== undefined) {
       await fill(request.into, response);

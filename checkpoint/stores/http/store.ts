@@ -11,7 +11,14 @@ import * as v from "valibot";
 import type { CheckpointStore, StoreReader, StoreTransaction } from "../../../core/contracts/checkpointer.ts";
 import { CheckpointError, ConfigError } from "../../../core/contracts/errors.ts";
 import { checkRange, checkStoreName } from "../names.ts";
-import { type ClientOptions, createClient } from "./client.ts";
+import {
+  type BodyReader,
+  type ClientOptions,
+  type ClientRequest,
+  createClient,
+  RefusedError,
+} from "./client.ts";
+import { type Extent, readExtent } from "./extents.ts";
 import { parseHttpLocation } from "./location.ts";
 import { exemptLoopback } from "./loopback.ts";
 import { httpTransaction } from "./transaction.ts";
@@ -75,15 +82,19 @@ export function httpStore(given: string, options: HttpStoreOptions = {}): Checkp
     if (!Number.isSafeInteger(length)) throw new CheckpointError(`${what}: the service told no length`);
     return length;
   };
+  const rangeOf = (name: string, file: string, begin: number, end: number): ClientRequest => ({
+    method: "GET",
+    url: fileUrl(name, file),
+    headers: { range: `bytes=${begin}-${end - 1}`, "accept-encoding": "identity" },
+    accept: [206],
+    range: { begin, end },
+  });
   const readInto = async (name: string, file: string, target: Uint8Array, first: number): Promise<void> => {
     const what = `checkpoint ${name}: file ${file}`;
-    const url = fileUrl(name, file);
     for (let at = 0; at < target.length; at += READ_BYTES) {
       const into = target.subarray(at, at + READ_BYTES);
       const begin = first + at;
-      const end = begin + into.length;
-      const headers = { range: `bytes=${begin}-${end - 1}`, "accept-encoding": "identity" };
-      await client(what, { method: "GET", url, headers, accept: [206], range: { begin, end }, into });
+      await client(what, { ...rangeOf(name, file, begin, begin + into.length), into });
     }
   };
 
@@ -156,12 +167,33 @@ export function httpStore(given: string, options: HttpStoreOptions = {}): Checkp
 
     async open(name: string, file: string): Promise<StoreReader> {
       const length = await size(name, file);
+      const what = `checkpoint ${name}: file ${file}`;
+      const request = async (begin: number, end: number): Promise<BodyReader | undefined> => {
+        const { reader } = await client(what, { ...rangeOf(name, file, begin, end), stream: true });
+        return reader;
+      };
+      let extents: Extent[] = [];
       return {
+        expect(begin: number, end: number): void {
+          checkRange(file, begin, end, length);
+          extents = [...extents.filter(({ over }) => !over), readExtent(begin, end, request)];
+        },
         async readInto(target: Uint8Array, begin: number): Promise<void> {
-          checkRange(file, begin, begin + target.length, length);
+          const end = begin + target.length;
+          checkRange(file, begin, end, length);
+          const extent = extents.find((one) => one.continues(begin, end));
+          try {
+            if (extent !== undefined) return await extent.take(target);
+          } catch (error) {
+            if (error instanceof RefusedError) throw error;
+            // What is cut off is asked for again, with patience.
+          }
           await readInto(name, file, target, begin);
         },
-        close: async () => undefined,
+        async close(): Promise<void> {
+          for (const extent of extents) await extent.close();
+          extents = [];
+        },
       };
     },
 
