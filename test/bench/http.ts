@@ -19,7 +19,7 @@ import { textTable } from "../../core/runtime/text-table.ts";
 import { spawnService } from "../checkpoint/server/service.ts";
 import { type HttpBenchArgs, type HttpTimes, uncache } from "./http-program.ts";
 
-const mebibytes = Number(process.argv[2] ?? 256);
+const mebibytes = Number(process.argv[2] ?? 512);
 const folder = await mkdtemp(join(process.argv[3] ?? tmpdir(), "fsdp-bench-"));
 const bytes = mebibytes * 2 ** 20;
 const module = new URL("./http-program.ts", import.meta.url).href;
