@@ -60,50 +60,6 @@ export interface BodyBounds {
   readonly idleSeconds: number;
 }
 
-/**
- * The bytes of a body, gathered to pieces of about `pieceBytes`. When it breaks off, what came before is yielded first.
- * A piece is valid until the one after the next is asked for, so that it can be written while more is read.
- *
- * @throws Problem when it is longer than the limit or stalls; or what `read` rejects with.
- */
-export async function* readBody(
-  source: ByteSource,
-  { limit, idleSeconds }: BodyBounds,
-  pieceBytes: number,
-): AsyncGenerator<Uint8Array> {
-  let piece = new Uint8Array(pieceBytes);
-  let other = new Uint8Array(pieceBytes);
-  let filled = 0;
-  let total = 0;
-  let failure: { readonly error: unknown } | undefined;
-  for (;;) {
-    let bytes: Uint8Array | undefined;
-    try {
-      bytes = await source.read(idleSeconds);
-      total += bytes?.length ?? 0;
-      if (total > limit)
-        throw new Problem("too-large", `the body exceeds ${limit} bytes`, { fields: { limit } });
-    } catch (error) {
-      failure = { error };
-      break;
-    }
-    if (bytes === undefined) break;
-    for (let at = 0; at < bytes.length; ) {
-      const count = Math.min(bytes.length - at, piece.length - filled);
-      piece.set(bytes.subarray(at, at + count), filled);
-      at += count;
-      filled += count;
-      if (filled === piece.length) {
-        yield piece;
-        [piece, other] = [other, piece];
-        filled = 0;
-      }
-    }
-  }
-  if (filled > 0) yield piece.subarray(0, filled);
-  if (failure !== undefined) throw failure.error;
-}
-
 /** A whole body, which is small. @throws Problem when it is longer than the limit or stalls. */
 export async function readWhole(request: Request, bounds: BodyBounds): Promise<Uint8Array> {
   const declared = Number(request.headers.get("content-length") ?? 0);
@@ -112,7 +68,17 @@ export async function readWhole(request: Request, bounds: BodyBounds): Promise<U
       fields: { limit: bounds.limit },
     });
   }
+  const source = bodyOf(request);
   const parts: Uint8Array[] = [];
-  for await (const piece of readBody(bodyOf(request), bounds, 64 * 1024)) parts.push(piece.slice());
-  return new Uint8Array(Buffer.concat(parts));
+  for (let total = 0; ; ) {
+    const bytes = await source.read(bounds.idleSeconds);
+    if (bytes === undefined) return new Uint8Array(Buffer.concat(parts));
+    total += bytes.length;
+    if (total > bounds.limit) {
+      throw new Problem("too-large", `the body exceeds ${bounds.limit} bytes`, {
+        fields: { limit: bounds.limit },
+      });
+    }
+    parts.push(bytes);
+  }
 }

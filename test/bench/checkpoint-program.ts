@@ -3,16 +3,15 @@
  *
  * @module
  */
-import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { nativeCheckpointer } from "../../checkpoint/checkpointer.ts";
 import { rankFile } from "../../checkpoint/rank-file.ts";
 import { directoryStore } from "../../checkpoint/stores/directory.ts";
-import type { PendingSave, ShardedState } from "../../core/contracts/checkpointer.ts";
-import type { StoredArray } from "../../core/contracts/dtype.ts";
+import type { PendingSave } from "../../core/contracts/checkpointer.ts";
 import type { RankContext } from "../../core/contracts/transport.ts";
+import { benchState, secondsOf, uncache } from "./bench-state.ts";
 
 /** What is measured. */
 export interface CheckpointBenchArgs {
@@ -39,7 +38,6 @@ export interface CheckpointTimes {
 }
 
 const CHUNK = 8 * 2 ** 20;
-const TENSORS = 24;
 const STEPS = 12;
 /** The first of them takes the memory that later ones use again. */
 const TRAIN_ROUNDS = 3;
@@ -49,34 +47,8 @@ export async function timeCheckpoints(
   context: RankContext,
   { folder, bytes, rounds }: CheckpointBenchArgs,
 ): Promise<CheckpointTimes> {
-  const { collective, rank, worldSize } = context;
-  const columns = 1024;
-  const rows = Math.floor(bytes / TENSORS / 4 / columns / worldSize);
-  const values = Array.from({ length: TENSORS }, (_, t) => {
-    const array = new Float32Array(new SharedArrayBuffer(rows * columns * 4));
-    for (let i = 0; i < array.length; i++) array[i] = (i * 2654435761 + t * 40503 + rank) % 1000003;
-    return array;
-  });
-  const state: ShardedState = {
-    tensors: values.map((array, t) => ({
-      name: `model.layer.${t}.weight`,
-      dtype: "float32",
-      shape: [rows * worldSize, columns],
-      pieces: [
-        {
-          offsets: [rank * rows, 0],
-          sizes: [rows, columns],
-          read: async () => array,
-          view: () => array,
-          write: (data: StoredArray) => {
-            if (data !== array) array.set(data as Float32Array);
-          },
-        },
-      ],
-    })),
-    values: {},
-    rankValues: {},
-  };
+  const { collective, rank } = context;
+  const { state, values } = benchState(bytes, collective);
   const checkpointer = nativeCheckpointer(directoryStore(join(folder, "run")));
   const path = join(folder, `plain-${rank}`);
   /** Files go before the next ones come, timed by nobody: whoever comes next finds their pages. */
@@ -85,13 +57,7 @@ export async function timeCheckpoints(
     if (rank === 0) for (const { name } of await checkpointer.list()) await checkpointer.delete(name);
     await collective.barrier().wait();
   };
-  const time = async (run: () => Promise<unknown>): Promise<number> => {
-    await collective.barrier().wait();
-    const begin = performance.now();
-    await run();
-    await collective.barrier().wait();
-    return (performance.now() - begin) / 1000;
-  };
+  const time = (run: () => Promise<unknown>): Promise<number> => secondsOf(collective, run);
   const times: CheckpointTimes = {
     write: [],
     hash: [],
@@ -135,11 +101,6 @@ export async function timeCheckpoints(
   }
   await checkpointer.close();
   return times;
-}
-
-/** Drops a file from the page cache, where the system has a `dd` that can. */
-function uncache(path: string): void {
-  spawnSync("dd", [`if=${path}`, "iflag=nocache", "count=0"]);
 }
 
 async function plainWrite(path: string, values: readonly Float32Array[]): Promise<void> {

@@ -17,7 +17,8 @@ import { threadsTransport } from "../../backends/collectives/threads/transport.t
 import { runtimeDescription } from "../../core/runtime/runtime.ts";
 import { textTable } from "../../core/runtime/text-table.ts";
 import { spawnService } from "../checkpoint/server/service.ts";
-import { type HttpBenchArgs, type HttpTimes, uncache } from "./http-program.ts";
+import { uncache } from "./bench-state.ts";
+import type { HttpBenchArgs, HttpTimes } from "./http-program.ts";
 
 const mebibytes = Number(process.argv[2] ?? 512);
 const folder = await mkdtemp(join(process.argv[3] ?? tmpdir(), "fsdp-bench-"));
