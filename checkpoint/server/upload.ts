@@ -8,6 +8,7 @@
 import { open, stat, truncate } from "node:fs/promises";
 import { RUNTIME } from "../../core/runtime/runtime.ts";
 import { type FileDigest, hashFile } from "../digest.ts";
+import { freeChunk } from "../free-chunk.ts";
 import { type StreamHasher, sharedHashThread } from "../hash-thread.ts";
 import { errorCode } from "../stores/directory-errors.ts";
 import { type FileAppender, fileAppender } from "../stores/file-appender.ts";
@@ -219,8 +220,10 @@ export class Upload {
       if (left < 0) {
         return { error: new Problem("too-large", `the body exceeds ${limit} bytes`, { fields: { limit } }) };
       }
+      const { length } = bytes;
       await appender.write(bytes);
-      this.#came += bytes.length;
+      freeChunk(bytes);
+      this.#came += length;
     }
   }
 

@@ -24,7 +24,7 @@ const mebibytes = Number(process.argv[2] ?? 512);
 const folder = await mkdtemp(join(process.argv[3] ?? tmpdir(), "fsdp-bench-"));
 const bytes = mebibytes * 2 ** 20;
 const module = new URL("./http-program.ts", import.meta.url).href;
-const ROUNDS = 5;
+const ROUNDS = 10;
 const CHUNK = 2 ** 20;
 
 /** The seconds that reading a checkpoint's shards takes. */

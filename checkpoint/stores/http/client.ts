@@ -9,6 +9,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
 import { CheckpointError } from "../../../core/contracts/errors.ts";
+import { freeChunk } from "../../free-chunk.ts";
 
 /** How requests are made. */
 export interface ClientOptions {
@@ -18,7 +19,7 @@ export interface ClientOptions {
   readonly retryForMs?: number;
   /** How long one request may take, in milliseconds. Default: two minutes. */
   readonly timeoutMs?: number;
-  /** Default: the runtime's own. */
+  /** Default: the runtime's own. The chunks of its bodies are the client's, which frees them. */
   readonly fetch?: (url: string, init: RequestInit) => Promise<Response>;
   /** Numbers from 0 to 1 for jitter. Default: `Math.random`. */
   readonly random?: () => number;
@@ -159,8 +160,10 @@ async function fill(target: Uint8Array, response: Response): Promise<void> {
     while (reader !== undefined) {
       const { value, done } = await reader.read();
       if (done) break;
-      if (at + value.length <= target.length) target.set(value, at);
-      at += value.length;
+      const end = at + value.length;
+      if (end <= target.length) target.set(value, at);
+      freeChunk(value);
+      at = end;
       if (at > target.length) break;
     }
   } finally {

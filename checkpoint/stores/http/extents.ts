@@ -5,6 +5,7 @@
  * @module
  */
 import { CheckpointError } from "../../../core/contracts/errors.ts";
+import { freeChunk } from "../../free-chunk.ts";
 import type { BodyReader } from "./client.ts";
 
 /** Bytes `[begin, end)` that one request brings. */
@@ -28,8 +29,9 @@ export function readExtent(
   let asked = begin;
   let over = false;
   let reader: Promise<BodyReader | undefined> | undefined;
-  /** What came and was not taken. */
-  let rest: Uint8Array = new Uint8Array(0);
+  /** What came last, and how much of it was taken. */
+  let chunk: Uint8Array = new Uint8Array(0);
+  let taken = 0;
   let turn: Promise<void> = Promise.resolve();
 
   let closing: Promise<void> | undefined;
@@ -47,15 +49,20 @@ export function readExtent(
     reader ??= request(begin, end);
     const source = await reader;
     for (let at = 0; at < target.length; ) {
-      if (rest.length === 0) {
+      if (taken === chunk.length) {
         const next = await source?.read();
         if (next?.value === undefined || next.done) throw new CheckpointError("the connection was cut");
-        rest = next.value;
+        chunk = next.value;
+        taken = 0;
       }
-      const count = Math.min(rest.length, target.length - at);
-      target.set(rest.subarray(0, count), at);
-      rest = rest.subarray(count);
+      const count = Math.min(chunk.length - taken, target.length - at);
+      target.set(chunk.subarray(taken, taken + count), at);
+      taken += count;
       at += count;
+      if (taken === chunk.length) {
+        freeChunk(chunk);
+        taken = 0;
+      }
     }
   };
   return {
@@ -66,7 +73,7 @@ export function readExtent(
     take(target: Uint8Array): Promise<void> {
       asked += target.length;
       const last = asked === end;
-      const taken = turn.then(async () => {
+      const done = turn.then(async () => {
         try {
           await fill(target);
           if (!last) return;
@@ -79,8 +86,8 @@ export function readExtent(
           throw error;
         }
       });
-      turn = taken.catch(() => undefined);
-      return taken;
+      turn = done.catch(() => undefined);
+      return done;
     },
     close,
   };
