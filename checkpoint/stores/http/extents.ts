@@ -20,6 +20,8 @@ export interface Extent {
   close(): Promise<void>;
 }
 
+const NOTHING: Uint8Array = new Uint8Array(0);
+
 /** An extent that is requested when its first bytes are. */
 export function readExtent(
   begin: number,
@@ -30,7 +32,7 @@ export function readExtent(
   let over = false;
   let reader: Promise<BodyReader | undefined> | undefined;
   /** What came last, and how much of it was taken. */
-  let chunk: Uint8Array = new Uint8Array(0);
+  let chunk = NOTHING;
   let taken = 0;
   let turn: Promise<void> = Promise.resolve();
 
@@ -61,6 +63,7 @@ export function readExtent(
       at += count;
       if (taken === chunk.length) {
         freeChunk(chunk);
+        chunk = NOTHING;
         taken = 0;
       }
     }
