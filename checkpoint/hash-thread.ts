@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { CheckpointError } from "../core/contracts/errors.ts";
 import type { BlockDigest, FileDigest } from "./digest.ts";
@@ -89,12 +90,42 @@ function sharedCopy(bytes: Uint8Array): Uint8Array<SharedArrayBuffer> {
   return copy;
 }
 
-let shared: HashThread | undefined;
-
-/** The thread that all of this process use who have none of their own. Started by its first use, and again when it ended. */
-export function sharedHashThread(): HashThread {
-  shared ??= startHashThread(() => {
-    shared = undefined;
-  });
-  return shared;
+/** Threads that hash, started as they are needed: more than `most` streams share them. */
+export function hashThreads(
+  most: number,
+  start: typeof startHashThread = startHashThread,
+): Pick<HashThread, "hashFile"> {
+  const threads = new Set<{ readonly thread: HashThread; streams: number }>();
+  const leastBusy = (): { readonly thread: HashThread; streams: number } => {
+    const [least] = [...threads].sort((a, b) => a.streams - b.streams);
+    if (least !== undefined && (least.streams === 0 || threads.size >= most)) return least;
+    const entry = { thread: start(() => threads.delete(entry)), streams: 0 };
+    threads.add(entry);
+    return entry;
+  };
+  return {
+    hashFile: () => {
+      const entry = leastBusy();
+      const stream = entry.thread.hashFile();
+      let open = true;
+      const end = (): void => {
+        if (open) entry.streams--;
+        open = false;
+      };
+      entry.streams++;
+      return {
+        update: (bytes) => stream.update(bytes),
+        finish: async () => await Promise.resolve(stream.finish()).finally(end),
+        drop(): void {
+          end();
+          stream.drop();
+        },
+      };
+    },
+  };
 }
+
+/** Where all of this process hash who have no thread of their own. Half of the cores is for what brings the bytes. */
+export const sharedHashThreads: Pick<HashThread, "hashFile"> = hashThreads(
+  Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2))),
+);

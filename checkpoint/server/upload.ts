@@ -9,7 +9,7 @@ import { open, stat, truncate } from "node:fs/promises";
 import { RUNTIME } from "../../core/runtime/runtime.ts";
 import { type FileDigest, hashFile } from "../digest.ts";
 import { freeChunk } from "../free-chunk.ts";
-import { type StreamHasher, sharedHashThread } from "../hash-thread.ts";
+import { type StreamHasher, sharedHashThreads } from "../hash-thread.ts";
 import { errorCode } from "../stores/directory-errors.ts";
 import { type FileAppender, fileAppender } from "../stores/file-appender.ts";
 import { nodeFileSystem } from "../stores/file-system.ts";
@@ -299,7 +299,7 @@ export class Upload {
 
   async #hashHeld(): Promise<StreamHasher> {
     if (this.#hasher === undefined) {
-      const hasher = this.#isLarge ? sharedHashThread().hashFile() : hashFile();
+      const hasher = this.#isLarge ? sharedHashThreads.hashFile() : hashFile();
       await hashStored(this.path, this.offset, hasher);
       this.#hasher = hasher;
     }

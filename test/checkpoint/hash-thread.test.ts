@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { hashFile } from "../../checkpoint/digest.ts";
-import { sharedHashThread, startHashThread } from "../../checkpoint/hash-thread.ts";
+import { hashThreads, sharedHashThreads, startHashThread } from "../../checkpoint/hash-thread.ts";
 import { generator } from "./layouts.ts";
 
 test("the thread gives the digests that hashing here gives, file after file, also after one that was given up", async () => {
@@ -45,11 +45,12 @@ const updates = fc.array(
 );
 
 test("streams that take turns get the digests that hashing here gives, and one that is dropped disturbs none", async () => {
+  const two = hashThreads(2);
   // Of every stream, after how many of all updates it is dropped; most never are.
   const drops = fc.array(fc.integer({ min: 0, max: 40 }), { minLength: 4, maxLength: 4 });
   await fc.assert(
     fc.asyncProperty(updates, drops, fc.boolean(), fc.integer(), async (todo, dropped, waits, seed) => {
-      const thread = sharedHashThread();
+      const thread = seed % 2 === 0 ? sharedHashThreads : two;
       const random = generator(seed);
       const here = dropped.map(() => hashFile());
       const there = dropped.map(() => thread.hashFile());
@@ -97,6 +98,32 @@ test("a stream that is dropped while its bytes are hashed lets go of them, also 
   await late.update(new Uint8Array(1));
 });
 
-test("all who have no thread of their own use one", () => {
-  expect(sharedHashThread()).toBe(sharedHashThread());
+test("streams are spread over no more threads than there may be, and over those alone that live", async () => {
+  const chosen: number[] = [];
+  const ends: (() => void)[] = [];
+  const { hashFile: hash } = hashThreads(2, (ended = () => undefined) => {
+    const thread = ends.push(ended) - 1;
+    const hashFile = () => {
+      chosen.push(thread);
+      return {
+        update: async () => undefined,
+        finish: async () => ({ length: 0, sha256: "", crc32: [] }),
+        drop: () => undefined,
+      };
+    };
+    return { hashFile, close: async () => undefined };
+  });
+  const [first, , third] = [hash(), hash(), hash()];
+  expect(chosen).toEqual([0, 1, 0]);
+  await first.finish();
+  first.drop();
+  third.drop();
+  third.drop();
+  // The first thread has none again, the second one has its own still.
+  hash();
+  hash();
+  expect(chosen.slice(3)).toEqual([0, 0]);
+  ends[1]!();
+  hash();
+  expect([chosen.at(-1), ends.length]).toEqual([2, 3]);
 });
