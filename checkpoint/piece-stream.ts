@@ -33,12 +33,18 @@ export async function* pieceBytes(pieces: readonly OwnPiece[]): AsyncGenerator<U
     if (direct) {
       for (let at = 0; at < bytes.length; at += CHUNK_BYTES) yield bytes.subarray(at, at + CHUNK_BYTES);
     } else {
-      gather ??= new Uint8Array(new SharedArrayBuffer(GATHER_BYTES));
+      gather ??= new Uint8Array(new SharedArrayBuffer(Math.min(GATHER_BYTES, smallBytes(pieces))));
       gather.set(bytes, filled);
       filled += bytes.length;
     }
   }
   if (gather !== undefined && filled > 0) yield gather.subarray(0, filled);
+}
+
+/** Bytes of all pieces that are gathered. */
+function smallBytes(pieces: readonly OwnPiece[]): number {
+  const lengths = pieces.map(pieceLength);
+  return lengths.reduce((sum, length) => (length < DIRECT_BYTES ? sum + length : sum), 0);
 }
 
 /** Bytes of a piece's box. */

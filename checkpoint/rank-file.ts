@@ -83,16 +83,17 @@ export async function writeRank(transaction: StoreTransaction, write: RankWrite)
     values: write.rank === 0 ? write.state.values : {},
     rankValues: [write.state.rankValues],
   });
-  await writeFile(transaction, partFile(write.rank), async (writer) => writer.write(part));
+  await writeFile(transaction, partFile(write.rank), part.length, async (writer) => writer.write(part));
 }
 
-/** Creates a file, lets `fill` write it, and makes it durable; on failure it is dropped. */
+/** Creates a file of `bytes` bytes, lets `fill` write it, and makes it durable; on failure it is dropped. */
 export async function writeFile(
   transaction: StoreTransaction,
   file: string,
+  bytes: number,
   fill: (writer: StoreWriter) => Promise<void>,
 ): Promise<void> {
-  const writer = await transaction.create(file);
+  const writer = await transaction.create(file, bytes);
   try {
     await fill(writer);
     await writer.close();
@@ -137,7 +138,12 @@ async function writeData(
     if (earlier.files.some((file) => file.sha256 === digest.sha256)) {
       await writer.abort();
       if (await shareFile(transaction, name, digest, earlier)) return listed(digest);
-      await writeFile(transaction, name, async (again) => void (await streamFile(layout, hash(), again)));
+      await writeFile(
+        transaction,
+        name,
+        layout.fileBytes,
+        async (again) => void (await streamFile(layout, hash(), again)),
+      );
     } else {
       await writer.close();
     }

@@ -12,7 +12,7 @@ import type {
 } from "../core/contracts/checkpointer.ts";
 import type { Collective } from "../core/contracts/collective.ts";
 import { CheckpointError } from "../core/contracts/errors.ts";
-import { onEveryRank, onFirstRank } from "./agree.ts";
+import { allEnded, onEveryRank, onFirstRank } from "./agree.ts";
 import { hashFile } from "./digest.ts";
 import type { StreamHasher } from "./hash-thread.ts";
 import { describe, encodeManifest } from "./manifest.ts";
@@ -128,8 +128,10 @@ async function commit(
 ): Promise<CheckpointInfo> {
   const manifest = await mergeParts(transaction, step, worldSize, createdAt);
   const bytes = encodeManifest(manifest);
-  await removeParts(transaction, worldSize);
-  await writeFile(transaction, MANIFEST_FILE, async (writer) => writer.write(bytes));
+  await allEnded([
+    removeParts(transaction, worldSize),
+    writeFile(transaction, MANIFEST_FILE, bytes.length, async (writer) => writer.write(bytes)),
+  ]);
   await transaction.commit();
   return describe(name, manifest, bytes.length);
 }

@@ -137,11 +137,12 @@ export async function uploadWriter(target: UploadTarget): Promise<StoreWriter> {
     async write(bytes: Uint8Array): Promise<void> {
       checkWriting();
       for (let at = 0; at < bytes.length; ) {
+        // Not as soon as it is full: what ends the file goes with `close`, which would else send a part without bytes.
+        if (filled === filling.length) await hand(false);
         const count = Math.min(bytes.length - at, filling.length - filled);
         filling.set(bytes.subarray(at, at + count), filled);
         at += count;
         filled += count;
-        if (filled === filling.length) await hand(false);
       }
     },
     async close(): Promise<void> {
