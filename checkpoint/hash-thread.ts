@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { CheckpointError } from "../core/contracts/errors.ts";
+import { cpuCount } from "../core/runtime/runtime.ts";
 import type { BlockDigest, FileDigest } from "./digest.ts";
 import type { HashMessage } from "./hash-worker.ts";
 
@@ -127,5 +127,5 @@ export function hashThreads(
 
 /** Where all of this process hash who have no thread of their own. Half of the cores is for what brings the bytes. */
 export const sharedHashThreads: Pick<HashThread, "hashFile"> = hashThreads(
-  Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2))),
+  Math.max(1, Math.min(4, Math.floor(cpuCount() / 2))),
 );

@@ -14,7 +14,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { threadsTransport } from "../../backends/collectives/threads/transport.ts";
-import { runtimeDescription } from "../../core/runtime/runtime.ts";
+import { cpuCount, runtimeDescription } from "../../core/runtime/runtime.ts";
 import { textTable } from "../../core/runtime/text-table.ts";
 import { spawnService } from "../checkpoint/server/service.ts";
 import { uncache } from "./bench-state.ts";
@@ -111,7 +111,7 @@ for (const worldSize of [1, 2]) {
 await rm(folder, { recursive: true, force: true });
 
 console.log(
-  `${runtimeDescription()}, ${mebibytes} MiB of state, MB/s of the best round, files read from the disk\n`,
+  `${runtimeDescription()}, ${cpuCount()} cores, ${mebibytes} MiB of state, MB/s of the best round, files read from the disk\n`,
 );
 const right = Array.from({ length: 4 }, () => "right" as const);
 const header = ["ranks", "", "directory", "HTTP", "ratio"];
