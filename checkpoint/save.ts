@@ -43,7 +43,7 @@ export interface SavePlace {
 }
 
 /** Name of the checkpoint of a step. @throws CheckpointError when `step` is not an integer from 0 to 2^53 - 1. */
-function checkpointName(step: number): string {
+export function checkpointName(step: number): string {
   if (!Number.isSafeInteger(step) || step < 0) {
     throw new CheckpointError(`step: ${step}, allowed are integers from 0 to 2^53 - 1`);
   }

@@ -14,16 +14,18 @@ import { CHECKPOINTER, TRANSPORT } from "../../core/contracts/plugin.ts";
 import type { RankFunction } from "../../core/contracts/transport.ts";
 import { rankProgram } from "../../core/runtime/rank-program.ts";
 import { cutLarge } from "../formats/slabs.ts";
+import { checkpointName } from "../save.ts";
 import { ownName, parseRankValueName } from "./dcp-names.ts";
 import { type Holders, holdersOf, MAX_BOX_BYTES } from "./holders.ts";
 import { storeAt } from "./native-source.ts";
+import { replacement } from "./replace.ts";
 import type { CheckpointSource } from "./source.ts";
 
 /** Name of the program that ranks run. */
 export const CONVERT_PROGRAM = "convert";
 
 /** Conversions under way in this process: the ranks of the local transport run in it and find theirs here. */
-const jobs = new Map<string, (collective: Collective) => Promise<string>>();
+const jobs = new Map<string, (collective: Collective) => Promise<void>>();
 
 /** What a rank of a conversion does. */
 export const convertRank: RankFunction = async ({ collective }, args) => {
@@ -40,32 +42,34 @@ export async function toNative(
 ): Promise<string> {
   const store = storeAt(registry, target);
   if (store === undefined) throw new ConfigError(`cannot write ${JSON.stringify(target)}: no store takes it`);
-  const checkpointer = registry.get(CHECKPOINTER, "native")(store);
+  const native = registry.get(CHECKPOINTER, "native");
   const step = typeof options.step === "number" ? options.step : stepOf(source);
   const holders = holdersOf(source);
   const { values, rankValues } = valuesOf(source);
   const worldSize = Math.max(holders.worldSize, rankValues.length);
-  const taken = (await checkpointer.list()).find((info) => info.step === step);
-  if (taken !== undefined) {
-    if (options.overwrite !== true) {
-      throw new ConfigError(
-        `cannot write step ${step} to ${JSON.stringify(target)}: ${taken.name} exists already, allowed with --overwrite or another --step`,
-      );
-    }
-    await checkpointer.delete(taken.name);
+  const name = checkpointName(step);
+  const known = await native(store).list();
+  const taken = known.filter((info) => info.step === step || info.name === name).map((info) => info.name);
+  if (taken.length > 0 && options.overwrite !== true) {
+    throw new ConfigError(
+      `cannot write step ${step} to ${JSON.stringify(target)}: ${taken[0]} exists already, allowed with --overwrite or another --step`,
+    );
   }
+  const replaced = taken.length === 0 ? undefined : replacement(store, name, taken);
+  const checkpointer = native(replaced?.store ?? store);
   const id = randomUUID();
   jobs.set(id, async (collective) => {
     const tensors = tensorsOf(source, holders, collective.rank);
     const own = rankValues[collective.rank] ?? {};
-    return (await checkpointer.save({ tensors, values, rankValues: own }, step, collective)).name;
+    await checkpointer.save({ tensors, values, rankValues: own }, step, collective);
   });
   try {
     const job = registry
       .get(TRANSPORT, "local")
       .launch(rankProgram(registry, CONVERT_PROGRAM, id), { worldSize });
-    const [name] = await job.results;
-    return `${store.location}/${String(name)}`;
+    await job.results;
+    await replaced?.complete();
+    return `${store.location}/${name}`;
   } finally {
     jobs.delete(id);
   }

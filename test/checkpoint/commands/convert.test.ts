@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { cp, readdir, writeFile } from "node:fs/promises";
+import { cp, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { call, dict, type PickleValue } from "../../../checkpoint/formats/pickle/values.ts";
 import { writeTorchFile } from "../../../checkpoint/formats/torch/writer.ts";
@@ -147,6 +147,28 @@ describe("convert", () => {
         expect(what(second)).toMatchObject({ tensors: (await contentOf(dcpFixture("hsdp-2x2"))).tensors });
         expect((await readdir(folder)).filter((name) => name.startsWith("."))).toEqual([]);
       }
+    });
+  });
+
+  test("replaces a checkpoint, itself too, only when the new one is whole", async () => {
+    await inFolder(async (folder) => {
+      const run = await trained(folder);
+      const before = await contentOf(run);
+      const names = await readdir(run);
+      expect(what(await convert(run, run, "native", "--overwrite"))).toEqual(what(before));
+      expect(await readdir(run)).toEqual(names);
+      const damaged = join(folder, "damaged");
+      await cp(run, damaged, { recursive: true });
+      const file = join(damaged, names[0]!, "rank-00000.safetensors");
+      const bytes = await readFile(file);
+      bytes[bytes.length - 1]! ^= 1;
+      await writeFile(file, bytes);
+      expect(await command("convert", damaged, run, "--to", "native", "--overwrite")).toMatchObject({
+        code: 1,
+        err: [expect.stringContaining("does not match its checksum")],
+      });
+      expect(await readdir(run)).toEqual(names);
+      expect(what(await contentOf(run))).toEqual(what(before));
     });
   });
 
