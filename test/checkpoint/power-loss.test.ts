@@ -8,10 +8,16 @@ import { cutBox, dimZero, emptyState } from "./states.ts";
 
 const SURVIVALS: readonly Survival[] = ["synced entries", "all entries"];
 
+/** When the power goes, and from which length on files are written past the page cache. */
+interface Loss extends ModelOptions {
+  readonly directFrom: number;
+}
+
 /** Saves steps 1 to 3, keeping one, until the power goes; tells which saves were said to have succeeded. */
-async function saveUntil(options: ModelOptions) {
+async function saveUntil({ directFrom, ...options }: Loss) {
   const model = modelFileSystem(options);
-  const checkpointer = nativeCheckpointer(directoryStore("/run", { fs: model.fs }), { keepLast: 1 });
+  const store = directoryStore("/run", { fs: model.fs, directFrom });
+  const checkpointer = nativeCheckpointer(store, { keepLast: 1 });
   let acknowledged = 0;
   for (const step of [1, 2, 3]) {
     const results = await settleRanks(2, (collective) =>
@@ -23,7 +29,7 @@ async function saveUntil(options: ModelOptions) {
 }
 
 /** What is wrong after the loss: a save that is gone though it succeeded, or a checkpoint that is listed and not whole. */
-async function damage(options: ModelOptions, survival: Survival): Promise<string | undefined> {
+async function damage(options: Loss, survival: Survival): Promise<string | undefined> {
   const { model, acknowledged } = await saveUntil(options);
   const checkpointer = nativeCheckpointer(directoryStore("/run", { fs: model.crash(survival).fs }));
   let unreadable: string | undefined;
@@ -42,14 +48,17 @@ async function damage(options: ModelOptions, survival: Survival): Promise<string
   return newest < acknowledged ? `step ${acknowledged} succeeded, the newest there is ${newest}` : undefined;
 }
 
-describe("a loss of power", () => {
+describe.each([
+  ["through the page cache", Number.POSITIVE_INFINITY],
+  ["past it", 0],
+])("a loss of power while files are written %s", (_, directFrom) => {
   test("after any operation leaves every checkpoint whose save succeeded, and none that is not whole", async () => {
-    const { model, acknowledged } = await saveUntil({});
+    const { model, acknowledged } = await saveUntil({ directFrom });
     expect(acknowledged).toBe(3);
     expect(model.operations).toBeGreaterThan(60);
     for (let limit = 0; limit <= model.operations; limit++) {
       for (const survival of SURVIVALS) {
-        expect({ limit, survival, damage: await damage({ limit }, survival) }).toEqual({
+        expect({ limit, survival, damage: await damage({ limit, directFrom }, survival) }).toEqual({
           limit,
           survival,
           damage: undefined,
@@ -59,9 +68,9 @@ describe("a loss of power", () => {
   });
 
   test("would be found out if files or folders were not synced", async () => {
-    expect(await damage({ ignoreSync: true }, "synced entries")).toBe(
+    expect(await damage({ ignoreSync: true, directFrom }, "synced entries")).toBe(
       "step 3 succeeded, the newest there is 0",
     );
-    expect(await damage({ ignoreSync: true }, "all entries")).toContain("manifest.msgpack");
+    expect(await damage({ ignoreSync: true, directFrom }, "all entries")).toContain("manifest.msgpack");
   });
 });

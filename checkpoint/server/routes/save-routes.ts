@@ -85,12 +85,14 @@ async function begin(service: Service, run: Run, body: BeginBody, key: string | 
   const wanted = { name, step: body.step, worldSize: body.worldSize, commit: body.commit ?? "explicit" };
   const saves = [...run.saves.values()];
   const labels = body.labels ?? {};
+  const seconds = Math.min(body.expiresIn ?? service.limits.saveSeconds, service.limits.saveSeconds);
   const known = key === undefined ? undefined : saves.find((save) => save.begun.key === key);
   if (known !== undefined) {
     const same = Object.entries(wanted).every(
       ([field, value]) => known.begun[field as keyof BeginEntry] === value,
     );
-    if (same && isDeepStrictEqual(known.begun.labels, labels)) return known;
+    const lives = known.begun.expiresAt - known.begun.createdAt === seconds * 1000;
+    if (same && lives && isDeepStrictEqual(known.begun.labels, labels)) return known;
     throw new Problem("key-reused", "the idempotency key began another save");
   }
   if (await exists(nodeFileSystem, `${run.root}/${name}`)) {
@@ -106,7 +108,6 @@ async function begin(service: Service, run: Run, body: BeginBody, key: string | 
   }
   await service.reserve(body.bytes ?? 0);
   const now = service.now();
-  const seconds = Math.min(body.expiresIn ?? service.limits.saveSeconds, service.limits.saveSeconds);
   const begun: BeginEntry = {
     type: "begin",
     id: randomUUID(),

@@ -323,6 +323,7 @@ describe.each(SERVICES)("%s", (_, start) => {
       expect([second.status, second.json.id]).toEqual([201, first.json.id]);
       expectProblem(await begin({ step: 2 }), 409, "key-reused");
       expectProblem(await begin({ step: 1, labels: { kind: "other" } }), 409, "key-reused");
+      expectProblem(await begin({ step: 1, expiresIn: 60 }), 409, "key-reused");
       const save = first.headers.get("location")!;
       const one = await api("POST", `${save}/uploads?file=x`, { headers });
       const two = await api("POST", `${save}/uploads?file=x`, { headers });
