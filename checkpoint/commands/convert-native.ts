@@ -12,12 +12,12 @@ import { STORED_DTYPES } from "../../core/contracts/dtype.ts";
 import { CheckpointError, ConfigError, StateError } from "../../core/contracts/errors.ts";
 import { CHECKPOINTER, TRANSPORT } from "../../core/contracts/plugin.ts";
 import type { RankFunction } from "../../core/contracts/transport.ts";
+import { storeAt } from "../../core/runtime/checkpoint-place.ts";
 import { rankProgram } from "../../core/runtime/rank-program.ts";
 import { cutLarge } from "../formats/slabs.ts";
 import { checkpointName } from "../save.ts";
 import { ownName, parseRankValueName } from "./dcp-names.ts";
 import { type Holders, holdersOf, MAX_BOX_BYTES } from "./holders.ts";
-import { storeAt } from "./native-source.ts";
 import { replacement } from "./replace.ts";
 import type { CheckpointSource } from "./source.ts";
 

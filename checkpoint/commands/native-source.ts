@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { basename, dirname } from "node:path";
 import type { CheckpointFault, CheckpointStore } from "../../core/contracts/checkpointer.ts";
 import { hostArray } from "../../core/contracts/dtype.ts";
-import { CheckpointError, ConfigError } from "../../core/contracts/errors.ts";
-import { type Registry, STORE } from "../../core/contracts/plugin.ts";
+import { CheckpointError } from "../../core/contracts/errors.ts";
+import type { Registry } from "../../core/contracts/plugin.ts";
+import { storeAbove, storeAt } from "../../core/runtime/checkpoint-place.ts";
 import { blockReader } from "../block-reader.ts";
 import { volume } from "../boxes.ts";
 import { roomFor } from "../formats/byte-source.ts";
@@ -25,15 +25,6 @@ export interface NativePlace {
   verify(): Promise<readonly CheckpointFault[]>;
 }
 
-/** Opens the store that takes a location; `undefined` when none does. */
-export function storeAt(registry: Registry, location: string): CheckpointStore | undefined {
-  for (const name of registry.names(STORE)) {
-    const store = registry.get(STORE, name)(location);
-    if (store !== undefined) return store;
-  }
-  return undefined;
-}
-
 /**
  * The checkpoint that a location means: the newest one there, or the one whose own location it is. Of a run whose newest
  * checkpoint is damaged it is that one, never silently an older one.
@@ -46,20 +37,9 @@ export async function findNative(registry: Registry, location: string): Promise<
     const name = damaged[0] ?? newest?.info.name;
     if (name !== undefined) return placeIn(store, name);
   }
-  const [parent, name] = [dirname(location), basename(location)];
-  const beside = parent === location ? undefined : storeAbove(registry, parent);
-  if (beside === undefined || !(await beside.list()).includes(name)) return undefined;
-  return placeIn(beside, name);
-}
-
-/** The store of the location above one; above a run of a service there is none. */
-function storeAbove(registry: Registry, parent: string): CheckpointStore | undefined {
-  try {
-    return storeAt(registry, parent);
-  } catch (error) {
-    if (error instanceof ConfigError) return undefined;
-    throw error;
-  }
+  const above = storeAbove(registry, location);
+  if (above === undefined || !(await above.store.list()).includes(above.name)) return undefined;
+  return placeIn(above.store, above.name);
 }
 
 function placeIn(store: CheckpointStore, name: string): NativePlace {

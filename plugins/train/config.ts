@@ -8,10 +8,10 @@ import { join } from "node:path";
 import type { OptionValue } from "../../core/contracts/command.ts";
 import { ConfigError } from "../../core/contracts/errors.ts";
 import type { Registry } from "../../core/contracts/plugin.ts";
+import type { CheckpointPlace } from "../../core/runtime/checkpoint-place.ts";
 import { MODEL } from "../../core/runtime/model-family.ts";
 import type { Place } from "../../core/runtime/place.ts";
 import type { ShardingConfig } from "../../core/runtime/run-config.ts";
-import type { CheckpointPlace } from "./checkpoints.ts";
 
 /** Values of a command's options by name. */
 export type Options = Readonly<Record<string, OptionValue>>;

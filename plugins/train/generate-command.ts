@@ -6,8 +6,8 @@
 import type { CommandContext, CommandSpec, OptionSpec } from "../../core/contracts/command.ts";
 import { ConfigError } from "../../core/contracts/errors.ts";
 import type { Registry } from "../../core/contracts/plugin.ts";
+import { findCheckpoint } from "../../core/runtime/checkpoint-place.ts";
 import { readRunConfig, runOptions } from "../../core/runtime/run-config.ts";
-import { findCheckpoint } from "./checkpoints.ts";
 import { list, modelFromDirectory, number, text } from "./config.ts";
 import type { GenerateConfig, GenerateMessage } from "./generate-rank.ts";
 import { superviseRanks } from "./supervise.ts";
@@ -50,7 +50,7 @@ export const generateCommand = (registry: Registry): CommandSpec => ({
     const { place, sharding } = await readRunConfig(context);
     const model =
       directory === undefined
-        ? await findCheckpoint(registry, checkpoint!, "--checkpoint")
+        ? await findCheckpoint(registry, checkpoint!, "use --checkpoint")
         : await modelFromDirectory(registry, directory, "--model");
     const asText = options["prompt-tokens"] === undefined;
     const tokens = await runGeneration(context, {

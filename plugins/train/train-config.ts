@@ -7,11 +7,11 @@ import { access } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { ConfigError } from "../../core/contracts/errors.ts";
 import { FORMAT, type Registry } from "../../core/contracts/plugin.ts";
+import { findCheckpoint, openCheckpoints } from "../../core/runtime/checkpoint-place.ts";
 import { MODEL } from "../../core/runtime/model-family.ts";
 import type { RunConfig } from "../../core/runtime/run-config.ts";
 import { SHARDING } from "../../core/runtime/sharding-version.ts";
 import { openBatches } from "./batches.ts";
-import { findCheckpoint, openCheckpoints } from "./checkpoints.ts";
 import {
   type DataConfig,
   list,
@@ -139,7 +139,7 @@ async function resumePlace(registry: Registry, resume: string | undefined, save:
       "cannot use --resume latest: --save is missing, which says where the checkpoints are",
     );
   }
-  return await findCheckpoint(registry, resume === "latest" ? save! : resume, "--resume");
+  return await findCheckpoint(registry, resume === "latest" ? save! : resume, "use --resume");
 }
 
 /** Faults that only show when everything is known. */

@@ -6,7 +6,7 @@
 import type { CheckpointInfo, ShardedState } from "../../core/contracts/checkpointer.ts";
 import { CheckpointError } from "../../core/contracts/errors.ts";
 import { modelState, optimizerState } from "../../core/engine/sharded-state.ts";
-import { openCheckpoints } from "./checkpoints.ts";
+import { openCheckpoints } from "../../core/runtime/checkpoint-place.ts";
 import { type Run, report } from "./train-run.ts";
 
 function stateOf(

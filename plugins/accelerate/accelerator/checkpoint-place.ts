@@ -4,27 +4,18 @@
  * @module
  */
 import process from "node:process";
-import type { Checkpointer, CheckpointStore } from "../../../core/contracts/checkpointer.ts";
-import { CheckpointError, ConfigError } from "../../../core/contracts/errors.ts";
-import { CHECKPOINTER, type Registry, STORE } from "../../../core/contracts/plugin.ts";
+import type { Checkpointer } from "../../../core/contracts/checkpointer.ts";
+import { CHECKPOINTER, type Registry } from "../../../core/contracts/plugin.ts";
+import { openStore } from "../../../core/runtime/checkpoint-place.ts";
 import { checkpointNumber, withStepNames } from "./checkpoint-names.ts";
 
-/** One checkpoint. */
-export interface CheckpointPlace {
-  /** Of the store that holds it. */
-  readonly location: string;
-  readonly name: string;
-}
-
-/** The checkpointer of a location. `named` checkpoints keep the names that they have. @throws ConfigError when no store takes it. */
-export function openCheckpoints(
+/** The checkpointer that saves at a location. @throws ConfigError when no store takes it. */
+export function numberedCheckpoints(
   registry: Registry,
   location: string,
-  options: { readonly totalLimit?: number | undefined; readonly named?: boolean } = {},
+  totalLimit: number | undefined,
 ): Checkpointer {
-  const store = openStore(registry, location);
-  const { totalLimit, named = false } = options;
-  return registry.get(CHECKPOINTER, "native")(named ? store : withStepNames(store), {
+  return registry.get(CHECKPOINTER, "native")(withStepNames(openStore(registry, location)), {
     keepLast: totalLimit,
     onRetentionFailure: (error) => {
       const problem = error instanceof Error ? error.message : String(error);
@@ -37,50 +28,6 @@ export function openCheckpoints(
 export async function nextNumber(registry: Registry, location: string): Promise<number> {
   const numbers = (await openStore(registry, location).list()).map((name) => checkpointNumber(name) ?? -1);
   return Math.max(-1, ...numbers) + 1;
-}
-
-/**
- * The checkpoint that a location means: the newest in it, or the one whose own folder it is.
- *
- * @throws CheckpointError when there is none.
- */
-export async function findCheckpoint(registry: Registry, location: string): Promise<CheckpointPlace> {
-  const problems: string[] = [];
-  const within = await openCheckpoints(registry, location, { named: true }).list({
-    onDamaged: (_, problem) => problems.push(problem),
-  });
-  const newest = within.at(-1);
-  if (newest !== undefined) return { location, name: newest.name };
-  const own = /^(.*[^/\\])[/\\]+([^/\\]+)[/\\]*$/.exec(location);
-  if (own !== null) {
-    const [, parent = "", name = ""] = own;
-    const there = await namesIn(registry, parent);
-    if (there.includes(name)) return { location: parent, name };
-  }
-  const why = problems.map((problem) => ` (${problem})`).join("");
-  throw new CheckpointError(
-    `cannot load state: given "${location}", where there is no complete checkpoint${why}`,
-  );
-}
-
-/** Of no store are no names. */
-async function namesIn(registry: Registry, location: string): Promise<readonly string[]> {
-  try {
-    return await openStore(registry, location).list();
-  } catch (error) {
-    if (error instanceof ConfigError) return [];
-    throw error;
-  }
-}
-
-function openStore(registry: Registry, location: string): CheckpointStore {
-  for (const name of registry.names(STORE)) {
-    const store = registry.get(STORE, name)(location);
-    if (store !== undefined) return store;
-  }
-  throw new ConfigError(
-    `cannot use checkpoints at "${location}": no store takes it, there are ${registry.names(STORE).join(", ")}`,
-  );
 }
 
 /** A checkpoint's own location; a service's may name it already. */

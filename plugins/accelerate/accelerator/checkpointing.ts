@@ -5,8 +5,9 @@
  */
 import type { Collective } from "../../../core/contracts/collective.ts";
 import type { Registry } from "../../../core/contracts/plugin.ts";
+import { findCheckpoint, openCheckpoints } from "../../../core/runtime/checkpoint-place.ts";
 import { checkpointName } from "./checkpoint-names.ts";
-import { findCheckpoint, nextNumber, openCheckpoints, showPlace } from "./checkpoint-place.ts";
+import { nextNumber, numberedCheckpoints, showPlace } from "./checkpoint-place.ts";
 import { onMain } from "./exchange.ts";
 import {
   checkValues,
@@ -37,7 +38,7 @@ export async function saveParts(
   totalLimit: number | undefined,
 ): Promise<string> {
   const number = await onMain(world, () => nextNumber(registry, location));
-  const checkpointer = openCheckpoints(registry, location, { totalLimit });
+  const checkpointer = numberedCheckpoints(registry, location, totalLimit);
   const state = {
     tensors: tensorsOfParts(parts, world),
     values: valuesOfParts(parts),
@@ -61,8 +62,8 @@ export async function loadParts(
   { registry, world, parts }: Checkpointing,
   location: string,
 ): Promise<string> {
-  const found = await onMain(world, () => findCheckpoint(registry, location));
-  const checkpointer = openCheckpoints(registry, found.location, { named: true });
+  const found = await onMain(world, () => findCheckpoint(registry, location, "load state"));
+  const checkpointer = openCheckpoints(registry, found.location);
   try {
     // First nothing but values, so that what does not fit is known before anything is filled.
     const { values } = await checkpointer.load({ tensors: [] }, found.name, world);
