@@ -39,7 +39,7 @@ export const ROUTES: readonly Route[] = [
 ];
 
 /**
- * The service over a directory.
+ * The service over a directory. The bodies of its requests are its own: it frees their chunks as it reads them.
  *
  * @example
  * const app = createCheckpointApp({ directory: "checkpoints", tokens: await readTokenFile("tokens.json") });
