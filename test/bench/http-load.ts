@@ -23,7 +23,7 @@ try {
   console.log(`${runtimeDescription()}, ${ranks} ranks, ${mebibytes} MiB a shard\n`);
   const rows = [
     ["saves", String(storm.saves)],
-    ["uploaded and verified", `${(storm.bytes / storm.seconds / 1e6).toFixed(0)} MB/s`],
+    ["uploaded and committed at", `${(storm.bytes / storm.uploadSeconds / 1e6).toFixed(0)} MB/s`],
     ["answers", statuses.join(", ")],
     ["faults", String(storm.faults.length)],
     ["memory of the service at the end", `${(memory / 2 ** 20).toFixed(0)} MiB`],
