@@ -55,17 +55,27 @@ export function divideBy(tensor: Tensor, divisor: number): void {
   if (divisor !== 1) tensor.device.backend.kernels.affine(tensor.span, tensor.span, 1 / divisor, 0);
 }
 
-/** The elements (taken over) on another device, from one whose memory the host sees. */
-export function uploaded(source: Tensor, device: Device, category: MemoryCategory): Tensor {
-  if (source.device === device) return source;
-  const view = source.device.backend.hostView(source.span);
+/** Copies elements to the target's device, from the same one or one whose memory the host sees, and to its dtype. */
+export function copyAcross(target: Tensor, source: Tensor): void {
+  if (source.device === target.device) {
+    copyInto(target, source);
+    return;
+  }
+  using changed = converted(source, target.dtype, "communication");
+  const view = changed.device.backend.hostView(changed.span);
   if (view === undefined) {
     throw new ConfigError(
       `Offloading failed: memory of backend "${source.device.backend.name}" is not the host's, offload to a CPU device`,
     );
   }
+  target.device.backend.write(target.span, view);
+}
+
+/** The elements (taken over) on another device, from one whose memory the host sees. */
+export function uploaded(source: Tensor, device: Device, category: MemoryCategory): Tensor {
+  if (source.device === device) return source;
   const out = device.allocate(source.shape, source.dtype, category);
-  device.backend.write(out.span, view);
+  copyAcross(out, source);
   source.dispose();
   return out;
 }

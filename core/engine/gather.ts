@@ -11,10 +11,11 @@ import type { Collective, Work } from "../contracts/collective.ts";
 import { DTYPES, type DType } from "../contracts/dtype.ts";
 import { ShapeError } from "../contracts/errors.ts";
 import type { AllGatherContext } from "../nn/all-gather-extension.ts";
+import type { Device } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Bucket } from "./bucket.ts";
-import { converted, copyInto, uploaded, viewOf } from "./copies.ts";
-import { type Frame, frameOf, type Segment } from "./frame.ts";
+import { copyAcross, copyInto, uploaded, viewOf } from "./copies.ts";
+import { type Frame, frameOf, type Segment, type SegmentSpec } from "./frame.ts";
 import { type ParameterMoves, planMoves } from "./moves.ts";
 import { allGather } from "./transfer.ts";
 import type { UnitShards } from "./unit-shards.ts";
@@ -54,20 +55,20 @@ export class Gatherer {
     const sources = sent.flatMap(({ inputs }) => inputs);
     const metadata = sent.map((bucket) => bucket.metadata);
     const frame = frameOf(sources);
-    const [single] = sources;
-    if (sources.length === 1 && group.size === 1) {
-      return { buffer: single!, frame, metadata, input: undefined, work: undefined };
+    const single = sources.length === 1 ? sources[0] : undefined;
+    if (single !== undefined && group.size === 1) {
+      return { buffer: ownTensor(single, compute), frame, metadata, input: undefined, work: undefined };
     }
     const buffer = compute.allocate([group.size * frame.rankNumel], frame.dtype, "communication");
-    if (sources.length === 1) {
-      return { buffer, frame, metadata, input: single!, work: allGather(group, buffer, single!) };
+    if (single?.tensor !== undefined) {
+      return { buffer, frame, metadata, input: single.tensor, work: allGather(group, buffer, single.tensor) };
     }
     // Straight to this rank's slice of the buffer.
     for (const [s, source] of sources.entries()) {
       const { dtype, numel, start, stride } = frame.segments[s]!;
       using target = viewOf(buffer, dtype, [numel], start + group.rank * stride);
-      copyInto(target, source);
-      source.dispose();
+      source.place(target);
+      source.tensor?.dispose();
     }
     if (group.size === 1) return { buffer, frame, metadata, input: undefined, work: undefined };
     const input = buffer.alias([frame.rankNumel], group.rank * frame.rankNumel);
@@ -110,14 +111,19 @@ export class Gatherer {
     }
   }
 
-  /** What a bucket sends: owned tensors on the device that computes. */
-  #sentBy(bucket: Bucket, flat: Tensor): { inputs: readonly Tensor[]; metadata: unknown } {
-    const { compute, group, parameters } = this.#shards;
+  /** What a bucket sends. */
+  #sentBy(bucket: Bucket, flat: Tensor): { inputs: readonly Source[]; metadata: unknown } {
+    const { compute, parameters } = this.#shards;
     if (bucket.extension === undefined) {
-      const alone = group.size === 1 && this.#shards.buckets.length === 1;
-      const category = alone ? "parameter" : "communication";
       const dtype = this.#gathered(bucket.dtype);
-      return { inputs: [uploaded(converted(flat, dtype, category), compute, category)], metadata: undefined };
+      const lies = flat.device === compute && flat.dtype === dtype;
+      const source: Source = {
+        dtype,
+        numel: flat.numel,
+        tensor: lies ? flat.alias() : undefined,
+        place: (target) => copyAcross(target, flat),
+      };
+      return { inputs: [source], metadata: undefined };
     }
     using shard = uploaded(flat.alias(), compute, "communication");
     const context = this.#contextOf(bucket);
@@ -127,7 +133,15 @@ export class Gatherer {
         `Gathering parameter "${parameters[bucket.members[0]!]!.name}" failed: its extension gave ${inputs.length} inputs, allowed are one or more, on the device of the shard`,
       );
     }
-    return { inputs, metadata: { count: inputs.length, metadata } satisfies ExtensionInputs };
+    return {
+      inputs: inputs.map((tensor) => ({
+        dtype: tensor.dtype,
+        numel: tensor.numel,
+        tensor,
+        place: (target) => copyInto(target, tensor),
+      })),
+      metadata: { count: inputs.length, metadata } satisfies ExtensionInputs,
+    };
   }
 
   /** Puts a bucket's parameters on the buffer. Returns whether one is a view of it. */
@@ -198,6 +212,22 @@ export class Gatherer {
     this.#moves.set(key, known);
     return known;
   }
+}
+
+/** What a rank sends of a bucket, or of an extension's inputs. */
+interface Source extends SegmentSpec {
+  /** Where it lies already, on the device that computes; owned. Absent: elsewhere, or in another dtype. */
+  readonly tensor: Tensor | undefined;
+  /** Copies it to a tensor on the device that computes. */
+  place(target: Tensor): void;
+}
+
+/** A source as a tensor of its own. */
+function ownTensor({ tensor, dtype, numel, place }: Source, compute: Device): Tensor {
+  if (tensor !== undefined) return tensor;
+  const own = compute.allocate([numel], dtype, "parameter");
+  place(own);
+  return own;
 }
 
 /** What the engine keeps between an extension's two steps. */

@@ -218,8 +218,8 @@ export function formula({ strategy, world, sizes }: Measured): readonly [least: 
   if (strategy.shardingStrategy === "NO_SHARD") return [3 * whole, 4 * whole + reduced];
   if (strategy.reshardAfterForward === false) return [3 * part + whole, 4 * part + whole + reduced];
   const gathered = (groups: number): number => narrow * (groups * block + rest);
-  // Parts on their way to the device and back.
-  if (strategy.offload === true) return [gathered(2) + reduced, gathered(3) + reduced + 2 * slice];
+  // One part is on its way to the host; those to the device go straight to their place.
+  if (strategy.offload === true) return [gathered(2) + reduced, gathered(3) + reduced + slice];
   const kept = strategy.reshardAfterForward === "node" ? (whole - rest) / world.ranksPerNode : 0;
   return [3 * part + gathered(2) + reduced, 4 * part + kept + gathered(3) + reduced];
 }
