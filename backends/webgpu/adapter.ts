@@ -37,7 +37,11 @@ export async function openAdapter(settings: WebgpuSettings, options: BackendOpti
   const selector = await findSelector();
   const there = gpus.map((gpu, i) => `${i} (${gpu})`).join(", ");
   if (typeof selector !== "function") {
-    if (settings.adapter === undefined) return request(settings, "");
+    if (settings.adapter === undefined) {
+      const warning = sharingWarning(gpus, selector.missing, options);
+      if (warning !== undefined) process.stderr.write(`warning: ${warning}\n`);
+      return request(settings, "");
+    }
     throw new DeviceError(
       `webgpu: adapter ${settings.adapter} was asked for, but the adapters ${there} cannot be told apart: ${selector.missing}; or run one process per GPU that sees only its own`,
     );
@@ -51,6 +55,16 @@ export async function openAdapter(settings: WebgpuSettings, options: BackendOpti
     selector(address);
     return request(settings, address);
   });
+}
+
+/** What the first rank of a machine tells when several there get one GPU, though there are more. */
+export function sharingWarning(
+  gpus: readonly string[],
+  missing: string,
+  { rank = 0, localWorldSize = 1 }: BackendOptions,
+): string | undefined {
+  if (gpus.length <= 1 || localWorldSize === 1 || rank % localWorldSize !== 0) return undefined;
+  return `webgpu: ${localWorldSize} ranks share one of ${gpus.length} GPUs (${gpus.join(", ")}), which cannot be told apart: ${missing}`;
 }
 
 /** @throws DeviceError when another adapter is asked for than the only one. */
