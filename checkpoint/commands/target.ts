@@ -7,6 +7,7 @@ import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { OptionSpec, OptionValue } from "../../core/contracts/command.ts";
 import { ConfigError } from "../../core/contracts/errors.ts";
+import { parseBytes } from "../../core/runtime/format.ts";
 import { exists } from "../formats/write-folder.ts";
 
 /** Options of commands that write. */
@@ -17,16 +18,6 @@ export const TARGET_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     placeholder: "SIZE",
     description: "cut weights into files of at most this size, for example 5GB, with an index",
   },
-};
-
-const UNITS: Readonly<Record<string, number>> = {
-  "": 1,
-  KB: 1e3,
-  MB: 1e6,
-  GB: 1e9,
-  KIB: 2 ** 10,
-  MIB: 2 ** 20,
-  GIB: 2 ** 30,
 };
 
 /** The path of a weights file: `path` itself, or `model.safetensors` in the folder that it names. Its folder is made. */
@@ -50,10 +41,8 @@ export async function checkFree(path: string, options: Readonly<Record<string, O
 export function maxShardBytes(options: Readonly<Record<string, OptionValue>>): number | undefined {
   const text = options["max-shard-size"];
   if (typeof text !== "string") return undefined;
-  const [, number, unit] = /^(\d+(?:\.\d+)?) ?([KMG]?i?B?)$/i.exec(text.trim()) ?? [];
-  const factor = UNITS[(unit ?? "?").toUpperCase()];
-  const bytes = Math.floor(Number(number) * (factor ?? Number.NaN));
-  if (Number.isSafeInteger(bytes) && bytes > 0) return bytes;
+  const bytes = parseBytes(text);
+  if (bytes !== undefined) return bytes;
   throw new ConfigError(
     `cannot use --max-shard-size: given ${JSON.stringify(text)}, allowed are sizes such as 500MB, 5GB, 2GiB`,
   );

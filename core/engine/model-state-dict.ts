@@ -8,10 +8,12 @@
  * @module
  */
 import type { StateTensor } from "../contracts/checkpointer.ts";
+import type { DType, HostArray } from "../contracts/dtype.ts";
 import { CheckpointError } from "../contracts/errors.ts";
 import type { AnyModule } from "../nn/module.ts";
+import type { Shape } from "../tensor/shape.ts";
 import { gatherLike } from "./full-tensor.ts";
-import { groupsOf, isFirst } from "./rank-groups.ts";
+import { broadcastValue, groupsOf, isFirst } from "./rank-groups.ts";
 import { cutLike, placeOf } from "./sharded-state.ts";
 import {
   type GetStateDictOptions,
@@ -70,6 +72,70 @@ export async function* fullTensors(
     const data = await gatherLike(parameter, parameter.local, wanted);
     if (data !== undefined) yield [name, { dtype, shape, data }];
   }
+}
+
+/** A whole parameter that is gathered when it is read. */
+export interface ReadableTensor {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: Shape;
+  /** Row-major, in host memory. */
+  read(): Promise<HostArray>;
+}
+
+/** What the first rank wants of the others: a parameter by its place, or no more. */
+type Wish = { readonly next: number } | { readonly problem?: string };
+
+/**
+ * Lends a model's whole parameters to the first rank, which reads them in any order, one at a time. Collective: the other
+ * ranks, whose `use` is not called, help until it has ended.
+ *
+ * @throws what `use` threw, and on the other ranks a CheckpointError that says so.
+ */
+export async function withFullTensors(
+  model: AnyModule,
+  use: (tensors: readonly ReadableTensor[]) => Promise<void>,
+): Promise<void> {
+  const groups = groupsOf(model);
+  const parameters = stateParameters(model).map(({ name, parameter }) => ({ name, parameter }));
+  const gather = ({ parameter }: (typeof parameters)[number], wanted: boolean) =>
+    gatherLike(parameter, parameter.local, wanted);
+  if (!isFirst(groups)) {
+    for (;;) {
+      const wish = await broadcastValue<Wish>(groups, {});
+      if (!("next" in wish)) {
+        if (wish.problem === undefined) return;
+        throw new CheckpointError(wish.problem);
+      }
+      // Replicas of the first rank's group have nothing that it lacks.
+      if ((groups?.replicate?.rank ?? 0) === 0) await gather(parameters[wish.next]!, false);
+    }
+  }
+  let turn: Promise<unknown> = Promise.resolve();
+  const tensors = parameters.map((own, next): ReadableTensor => {
+    const { originalDType: dtype, shape } = own.parameter;
+    const fetch = async (): Promise<HostArray> => {
+      await broadcastValue<Wish>(groups, { next });
+      return (await gather(own, true))!;
+    };
+    const read = (): Promise<HostArray> => {
+      const data = turn.then(fetch);
+      turn = data.catch(() => undefined);
+      return data;
+    };
+    return { name: own.name, dtype, shape, read };
+  });
+  try {
+    await use(tensors);
+  } catch (error) {
+    const problem = error instanceof Error ? error.message : String(error);
+    await turn;
+    // When ranks cannot be reached that is what failed.
+    await broadcastValue<Wish>(groups, { problem }).catch(() => undefined);
+    throw error;
+  }
+  await turn;
+  await broadcastValue<Wish>(groups, {});
 }
 
 /**

@@ -27,6 +27,7 @@ import { type AcceleratorOptions, type ResolvedOptions, resolveAcceleratorOption
 import { type AcceleratorPlace, findPlace } from "./place.ts";
 import type { Preparable, Prepared } from "./prepare.ts";
 import { PreparedObjects } from "./prepared-objects.ts";
+import { writeModel } from "./save-model.ts";
 import type { Checkpointable } from "./saved-state.ts";
 import { jsonlTracker, type LoggedValue, type Tracker } from "./tracker.ts";
 
@@ -287,6 +288,24 @@ export class Accelerator {
     options: { readonly rank0Only?: boolean } = {},
   ): Promise<FullModelStateDict> {
     return await getModelStateDict(model, { fullStateDict: true, cpuOffload: options.rank0Only ?? true });
+  }
+
+  /**
+   * Writes a model's whole parameters as `model.safetensors`, or as several files behind an index, where Hugging Face's
+   * libraries find them. Earlier ones in the folder are replaced. The main process holds one parameter at a time.
+   * Collective.
+   *
+   * @param options.maxShardSize largest file, in bytes or as text. Default `"10GB"`.
+   * @throws CheckpointError on every rank when it cannot be written; then the folder has the weights that it had.
+   */
+  async saveModel(
+    model: AnyModule,
+    folder: string,
+    options: { readonly maxShardSize?: number | string } = {},
+  ): Promise<void> {
+    const { maxShardSize = "10GB" } = options;
+    const place = { registry: this.#registry, world: this.collective, folder, maxShardSize };
+    await writeModel(model, place);
   }
 
   /** Every rank's tensors [rows, ...] as one [ranks * rows, ...], in rank order. Of one shape on all ranks. Collective. */

@@ -17,7 +17,9 @@ export async function checkpoints(
       counter.count = Number(values);
     },
   };
-  const doing: Readonly<Record<CheckpointStep["do"], (at?: string) => unknown>> = {
+  const doing: Readonly<Record<CheckpointStep["do"], (at?: string, size?: number | string) => unknown>> = {
+    model: (at, size) =>
+      accelerator.saveModel(made.model, at!, size === undefined ? {} : { maxShardSize: size }),
     save: (at) => accelerator.saveState(at),
     load: (at) => accelerator.loadState(at),
     register: () => accelerator.registerForCheckpointing(custom),
@@ -38,7 +40,7 @@ export async function checkpoints(
   };
   for (const step of steps) {
     try {
-      seen.push((await doing[step.do](step.at)) ?? null);
+      seen.push((await doing[step.do](step.at, step.size)) ?? null);
     } catch (error) {
       seen.push(error instanceof Error ? `${error.name}: ${error.message}` : error);
     }
@@ -49,8 +51,19 @@ export async function checkpoints(
 
 /** Something to do in `checkpoints`. */
 export interface CheckpointStep {
-  readonly do: "save" | "load" | "register" | "count" | "counted" | "optimizer" | "half" | "weights";
+  readonly do:
+    | "model"
+    | "save"
+    | "load"
+    | "register"
+    | "count"
+    | "counted"
+    | "optimizer"
+    | "half"
+    | "weights";
   readonly at?: string;
+  /** Of the largest file of a model. */
+  readonly size?: number | string;
 }
 
 /** Two models with an optimizer each and one for both, saved, spoilt and loaded; where a device of its own is wanted. */
