@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { clearTimeout, setTimeout } from "node:timers";
 import { Problem } from "./problem.ts";
 
 /** Bytes that arrive. */
@@ -17,38 +18,48 @@ export interface ByteSource {
 export function bodyOf(request: Request, seen?: (bytes: Uint8Array) => void): ByteSource {
   const reader = request.body?.getReader();
   let cancelled: Problem | undefined;
-  // Not a race with one promise for all reads: that would keep every chunk until the last has come.
-  let refuse = (_: unknown): void => undefined;
+  /** Set while a read is pending. */
+  let reading: { readonly since: number; readonly seconds: number } | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
   const cancel = (problem: Problem): void => {
     cancelled ??= problem;
-    refuse(cancelled);
+    clearTimeout(timer);
+    // Ends a pending read.
     reader?.cancel().catch(() => undefined);
+  };
+  // One timer for many reads: chunks come more quickly than timers are made.
+  const watch = (): void => {
+    timer = undefined;
+    if (reading === undefined) return;
+    const { since, seconds } = reading;
+    const left = since + seconds * 1000 - performance.now();
+    if (left > 0) timer = setTimeout(watch, left).unref();
+    else cancel(new Problem("timeout", `nothing came for ${seconds} seconds`));
   };
   return {
     async read(idleSeconds: number): Promise<Uint8Array | undefined> {
       if (reader === undefined) return undefined;
       if (cancelled !== undefined) throw cancelled;
-      const timer = setTimeout(
-        () => cancel(new Problem("timeout", `nothing came for ${idleSeconds} seconds`)),
-        idleSeconds * 1000,
-      );
+      reading = { since: performance.now(), seconds: idleSeconds };
+      timer ??= setTimeout(watch, idleSeconds * 1000).unref();
+      let chunk: { readonly value?: Uint8Array | undefined; readonly done: boolean };
       try {
-        const { value, done } = await new Promise<{
-          readonly value?: Uint8Array | undefined;
-          readonly done: boolean;
-        }>((resolve, reject) => {
-          refuse = reject;
-          reader.read().then(resolve, (error: unknown) => {
-            // No failure of the service: whoever sent is gone, and nobody reads the answer.
-            reject(new Problem("timeout", "the connection was cut", { cause: error }));
-          });
-        });
-        if (done || value === undefined) return undefined;
-        seen?.(value);
-        return value;
-      } finally {
+        chunk = await reader.read();
+      } catch (error) {
         clearTimeout(timer);
+        // No failure of the service: whoever sent is gone, and nobody reads the answer.
+        throw cancelled ?? new Problem("timeout", "the connection was cut", { cause: error });
+      } finally {
+        reading = undefined;
       }
+      if (cancelled !== undefined) throw cancelled;
+      const { value, done } = chunk;
+      if (done || value === undefined) {
+        clearTimeout(timer);
+        return undefined;
+      }
+      seen?.(value);
+      return value;
     },
     cancel: () => cancel(new Problem("not-open", "another request continues this upload")),
   };
