@@ -8,6 +8,7 @@ import { randomUUID } from "node:crypto";
 import type { CheckpointStore, StoreTransaction } from "../../core/contracts/checkpointer.ts";
 import { CheckpointError } from "../../core/contracts/errors.ts";
 import { writeFile } from "../rank-file.ts";
+import { MANIFEST_FILE } from "../stores/names.ts";
 
 /** A save that takes the place of others. */
 export interface Replacement {
@@ -57,8 +58,10 @@ async function takeOver(store: CheckpointStore, from: string, name: string): Pro
   const transaction = await store.begin(name);
   try {
     for (const file of await store.files(from)) {
-      if (transaction.link === undefined) await copy(store, from, file, transaction);
-      else await transaction.link(file, { name: from, file });
+      // A service links what a manifest lists, which is not itself.
+      const links = transaction.link !== undefined && file !== MANIFEST_FILE;
+      if (links) await transaction.link!(file, { name: from, file });
+      else await copy(store, from, file, transaction);
     }
     await transaction.commit();
   } catch (error) {

@@ -8,6 +8,7 @@
  * @module
  */
 import type { StateTensor } from "../contracts/checkpointer.ts";
+import type { Collective } from "../contracts/collective.ts";
 import type { DType, HostArray } from "../contracts/dtype.ts";
 import { CheckpointError } from "../contracts/errors.ts";
 import type { AnyModule } from "../nn/module.ts";
@@ -23,7 +24,7 @@ import {
   loadSharded,
   type SetStateDictOptions,
 } from "./state-dict.ts";
-import { stateParameters } from "./state-parameters.ts";
+import { type StateParameter, stateParameters } from "./state-parameters.ts";
 
 /** Parameters by name, as the boxes that lie on this rank. They show and change the parameters themselves. */
 export type ShardedModelStateDict = Readonly<Record<string, StateTensor>>;
@@ -87,35 +88,33 @@ export interface ReadableTensor {
 type Wish = { readonly next: number } | { readonly problem?: string };
 
 /**
- * Lends a model's whole parameters to the first rank, which reads them in any order, one at a time. Collective: the other
- * ranks, whose `use` is not called, help until it has ended.
+ * Lends a model's whole parameters to the first rank of `world`, which reads them in any order, one at a time. Collective:
+ * the other ranks, whose `use` is not called, help until it has ended.
  *
  * @throws what `use` threw, and on the other ranks a CheckpointError that says so.
  */
 export async function withFullTensors(
   model: AnyModule,
+  world: Collective,
   use: (tensors: readonly ReadableTensor[]) => Promise<void>,
 ): Promise<void> {
-  const groups = groupsOf(model);
-  const parameters = stateParameters(model).map(({ name, parameter }) => ({ name, parameter }));
-  const gather = ({ parameter }: (typeof parameters)[number], wanted: boolean) =>
+  const all = { group: world };
+  const parameters = stateParameters(model);
+  const gather = ({ parameter }: StateParameter, wanted: boolean): Promise<HostArray | undefined> =>
     gatherLike(parameter, parameter.local, wanted);
-  if (!isFirst(groups)) {
+  if (world.rank !== 0) {
     for (;;) {
-      const wish = await broadcastValue<Wish>(groups, {});
-      if (!("next" in wish)) {
-        if (wish.problem === undefined) return;
-        throw new CheckpointError(wish.problem);
-      }
-      // Replicas of the first rank's group have nothing that it lacks.
-      if ((groups?.replicate?.rank ?? 0) === 0) await gather(parameters[wish.next]!, false);
+      const wish = await broadcastValue<Wish>(all, {});
+      if ("next" in wish) await gather(parameters[wish.next]!, false);
+      else if (wish.problem === undefined) return;
+      else throw new CheckpointError(wish.problem);
     }
   }
   let turn: Promise<unknown> = Promise.resolve();
   const tensors = parameters.map((own, next): ReadableTensor => {
     const { originalDType: dtype, shape } = own.parameter;
     const fetch = async (): Promise<HostArray> => {
-      await broadcastValue<Wish>(groups, { next });
+      await broadcastValue<Wish>(all, { next });
       return (await gather(own, true))!;
     };
     const read = (): Promise<HostArray> => {
@@ -131,11 +130,11 @@ export async function withFullTensors(
     const problem = error instanceof Error ? error.message : String(error);
     await turn;
     // When ranks cannot be reached that is what failed.
-    await broadcastValue<Wish>(groups, { problem }).catch(() => undefined);
+    await broadcastValue<Wish>(all, { problem }).catch(() => undefined);
     throw error;
   }
   await turn;
-  await broadcastValue<Wish>(groups, {});
+  await broadcastValue<Wish>(all, {});
 }
 
 /**

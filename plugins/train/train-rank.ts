@@ -4,8 +4,9 @@
  * @module
  */
 import type { Checkpointer } from "../../core/contracts/checkpointer.ts";
-import type { Registry } from "../../core/contracts/plugin.ts";
+import { FORMAT, type Registry } from "../../core/contracts/plugin.ts";
 import type { RankContext } from "../../core/contracts/transport.ts";
+import { withFullTensors } from "../../core/engine/model-state-dict.ts";
 import { AdamW } from "../../core/optim/adamw.ts";
 import { GradScaler } from "../../core/optim/grad-scaler.ts";
 import { SGD } from "../../core/optim/sgd.ts";
@@ -13,7 +14,6 @@ import { openCheckpoints } from "../../core/runtime/checkpoint-place.ts";
 import type { CausalLanguageModel } from "../../core/runtime/model-family.ts";
 import { openBatches } from "./batches.ts";
 import type { TrainConfig } from "./config.ts";
-import { exportWeights } from "./export-weights.ts";
 import { createLossHistory } from "./loss-history.ts";
 import { createDevices, createShardedModel } from "./setup.ts";
 import type { TrainResult } from "./train-messages.ts";
@@ -94,8 +94,12 @@ async function train(run: Run): Promise<TrainResult> {
   const memory = device.backend.memory.report();
   const after = stopped ? undefined : await evaluate(run);
   if (after !== undefined) report(context, { kind: "evaluated", loss: after });
-  if (config.export !== undefined && !stopped) {
-    await exportWeights(run.registry, model.module, config.export, context.collective);
+  const path = stopped ? undefined : config.export;
+  if (path !== undefined) {
+    const format = run.registry.get(FORMAT, "safetensors");
+    await withFullTensors(model.module, context.collective, (whole) =>
+      format.write(path, whole, { format: "pt" }),
+    );
   }
   await saves.finish();
   return {

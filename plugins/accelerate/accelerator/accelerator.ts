@@ -296,7 +296,7 @@ export class Accelerator {
    * Collective.
    *
    * @param options.maxShardSize largest file, in bytes or as text. Default `"10GB"`.
-   * @throws CheckpointError on every rank when it cannot be written; then the folder has the weights that it had.
+   * @throws CheckpointError on every rank when it cannot be written; the weights that were there go when the new ones are.
    */
   async saveModel(
     model: AnyModule,

@@ -8,16 +8,13 @@
  */
 import { mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import type { NamedTensor } from "../../../core/contracts/checkpointer.ts";
 import type { Collective } from "../../../core/contracts/collective.ts";
 import { CheckpointError, ConfigError } from "../../../core/contracts/errors.ts";
 import { FORMAT, type Registry } from "../../../core/contracts/plugin.ts";
 import { type ReadableTensor, withFullTensors } from "../../../core/engine/model-state-dict.ts";
-import { groupsOf } from "../../../core/engine/rank-groups.ts";
 import type { AnyModule } from "../../../core/nn/module.ts";
 import { parseBytes } from "../../../core/runtime/format.ts";
 import { quoted } from "../../../core/runtime/names.ts";
-import { onMain } from "./exchange.ts";
 
 const FILE = "model.safetensors";
 
@@ -37,7 +34,7 @@ export interface ModelPlace {
  * Writes a model. Collective.
  *
  * @throws ConfigError for a size that is none. CheckpointError on every rank when it cannot be written; then the folder
- *   has the weights that it had.
+ *   has the weights that it had, unless just the putting in place failed.
  */
 export async function writeModel(
   model: AnyModule,
@@ -46,17 +43,9 @@ export async function writeModel(
   const maxShardBytes = bytesOfSize(maxShardSize);
   const write = (tensors: readonly ReadableTensor[]): Promise<void> =>
     replaceWeights(folder, async (path) => {
-      await registry
-        .get(FORMAT, "safetensors")
-        .write(path, tensors as readonly NamedTensor[], { format: "pt" }, { maxShardBytes });
+      await registry.get(FORMAT, "safetensors").write(path, tensors, { format: "pt" }, { maxShardBytes });
     });
-  // Of a model that is not sharded every rank has all: the main process alone writes it.
-  if (groupsOf(model) === undefined) {
-    await onMain(world, async () => {
-      await withFullTensors(model, write);
-      return null;
-    });
-  } else await withFullTensors(model, write);
+  await withFullTensors(model, world, write);
 }
 
 function bytesOfSize(size: number | string): number {

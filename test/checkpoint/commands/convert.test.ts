@@ -3,8 +3,10 @@ import { cp, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { call, dict, type PickleValue } from "../../../checkpoint/formats/pickle/values.ts";
 import { writeTorchFile } from "../../../checkpoint/formats/torch/writer.ts";
+import { httpStore } from "../../../checkpoint/stores/http/store.ts";
 import { fixture, inFolder } from "../../support/command.ts";
 import { DCP_FIXTURES, dcpFixture } from "../formats/dcp/fixtures.ts";
+import { startService } from "../server/service.ts";
 import { patternTensor } from "../states.ts";
 import { type Content, command, contentOf, saveNative } from "./run.ts";
 
@@ -169,6 +171,26 @@ describe("convert", () => {
       });
       expect(await readdir(run)).toEqual(names);
       expect(what(await contentOf(run))).toEqual(what(before));
+    });
+  });
+
+  test("replaces a checkpoint of a service, itself too", async () => {
+    await inFolder(async (folder) => {
+      const run = await trained(folder);
+      const service = await startService();
+      try {
+        const url = `${service.url}/runs/a`;
+        await convert(run, url, "native");
+        for (const source of [run, url]) {
+          expect(what(await convert(source, url, "native", "--overwrite"))).toEqual(
+            what(await contentOf(run)),
+          );
+          expect(await httpStore(url).list()).toEqual(["step-00000007"]);
+        }
+        expect((await command("verify", url)).code).toBe(0);
+      } finally {
+        await service.close();
+      }
     });
   });
 
